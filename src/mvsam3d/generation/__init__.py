@@ -1,0 +1,1 @@
+"""Sampling: schedules, solvers, guidance, fusion of views."""

@@ -1,0 +1,1 @@
+"""Rotations, cameras and grids: pure functions without learning."""

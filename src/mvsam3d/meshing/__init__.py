@@ -1,0 +1,1 @@
+"""From the decoder's field to a textured mesh."""

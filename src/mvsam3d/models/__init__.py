@@ -1,0 +1,1 @@
+"""The networks, one code path for every size."""

@@ -1,0 +1,1 @@
+"""What other models say about a photo."""

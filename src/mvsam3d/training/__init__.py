@@ -1,0 +1,1 @@
+"""Data, losses and the loop that trains every network."""

@@ -1,0 +1,1 @@
+"""Photos to what the networks see."""
