@@ -1,0 +1,20 @@
+"""Indices of a cubic grid <-> coordinates of the object frame: cell i covers [i, i + 1) / resolution - 0.5."""
+
+import torch
+from jaxtyping import Float, Int, Int32
+from torch import Tensor
+
+
+def centres(coords: Int[Tensor, "voxel 3"], resolution: int) -> Float[Tensor, "voxel 3"]:
+    """Centre of each cell, in (-0.5, 0.5)."""
+    return (coords.float() + 0.5) / resolution - 0.5
+
+
+def lower_corners(coords: Int[Tensor, "voxel 3"], resolution: int) -> Float[Tensor, "voxel 3"]:
+    """Corner of least x, y, z of each cell: the position that the public system shows."""
+    return coords.float() / resolution - 0.5
+
+
+def cells(points_object: Float[Tensor, "voxel 3"], resolution: int) -> Int32[Tensor, "voxel 3"]:
+    """The cell that holds each point; points outside the cube go to the nearest cell."""
+    return ((points_object + 0.5) * resolution).floor().clamp(0, resolution - 1).to(torch.int32)
