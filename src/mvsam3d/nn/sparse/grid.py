@@ -1,0 +1,198 @@
+"""Active voxels and everything that depends on them alone, computed once: neighbours, windows, other levels.
+
+A grid is built once from its coordinates and lives as long as its owner keeps it: all layers, steps and views that run
+on it share its maps. Another level is another grid, so levels cannot overwrite each other's maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int, Int32
+from torch import Tensor
+
+OFFSETS = 27  # of a 3 x 3 x 3 kernel; offset k is (k // 9, k // 3 % 3, k % 3) - 1
+CPU_BLOCK = 1024  # output rows a convolution handles at once: its buffers stay in a core's share of the cache
+CUDA_BLOCK = 16384  # few launches, and below 1 GB of buffers at 2048 half-precision channels
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Pairs (voxel, active neighbour) of the voxels of a block of rows, sorted by offset, then by voxel."""
+
+    rows: slice
+    counts: list[int]  # pairs of each of the 27 offsets
+    source: Int32[Tensor, " pair"]  # row of the neighbour
+    by_voxel: Int32[Tensor, " pair"]  # position of each pair when sorted by voxel, then by offset
+    starts: Int32[Tensor, " voxel"]  # where each voxel's pairs start in `by_voxel`
+
+    def voxel(self) -> Int[Tensor, " pair"]:
+        """Row of the voxel of each pair, counted from the block's first."""
+        pairs = self.by_voxel.new_tensor([len(self.by_voxel)])
+        lengths = torch.diff(self.starts, append=pairs)
+        voxel = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+        return torch.empty_like(voxel).index_copy_(0, self.by_voxel.long(), voxel)
+
+
+@dataclass(frozen=True)
+class Coarsening:
+    """The grid at half resolution and how the fine voxels fall into its cells."""
+
+    grid: SparseGrid
+    index: Int[Tensor, " voxel"]  # coarse row of each fine row
+    children: Int[Tensor, " latent"]  # fine voxels in each coarse cell
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Windows of similar size, padded to one length."""
+
+    rows: Int[Tensor, "window length"]
+    valid: Bool[Tensor, "window length"] | None  # None: nothing is padding
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All windows of a grid. `inverse` finds each voxel in the concatenation of the flattened buckets."""
+
+    buckets: list[Bucket]
+    inverse: Int[Tensor, " voxel"]
+
+
+class SparseGrid:
+    """Active voxels of a batch: rows (batch, x, y, z), the rows of one batch element contiguous."""
+
+    def __init__(self, coords: Int32[Tensor, "voxel 4"], batch_size: int | None = None) -> None:
+        """`batch_size` defaults to the largest batch index + 1: needed where the last elements have no voxel."""
+        counts = torch.bincount(coords[:, 0].long(), minlength=batch_size or 0)
+        stops = counts.cumsum(0).tolist()
+        assert bool((coords[:, 0].diff() >= 0).all()), (
+            "the rows of one batch element must be contiguous, in batch order"
+        )
+        self.coords = coords.contiguous()
+        self.batch_size = len(stops)
+        self.slices = [slice(start, stop) for start, stop in zip([0, *stops], stops)]
+        self._windows: dict[tuple[int, int], Windows] = {}
+
+    @classmethod
+    def batched(cls, elements: Sequence[Int32[Tensor, "_ 3"]]) -> SparseGrid:
+        """The grid of one or several objects, from the coordinates (x, y, z) of each."""
+        rows = [torch.nn.functional.pad(coords, (1, 0), value=i) for i, coords in enumerate(elements)]
+        return cls(torch.cat(rows), batch_size=len(elements))
+
+    def __len__(self) -> int:
+        """Number of active voxels."""
+        return len(self.coords)
+
+    def spread(self, per_element: Float[Tensor, "batch channel"]) -> Float[Tensor, "rows channel"]:
+        """Each voxel's row of a tensor with one row per batch element; one row alone stays one, to be broadcast."""
+        return per_element if self.batch_size == 1 else per_element.index_select(0, self._element)
+
+    @cached_property
+    def _element(self) -> Int[Tensor, " voxel"]:
+        return self.coords[:, 0].long()
+
+    @cached_property
+    def neighbours(self) -> list[Neighbours]:
+        """Blocks of rows with their active neighbours, themselves included."""
+        block = CPU_BLOCK if self.coords.device.type == "cpu" else CUDA_BLOCK
+        table = neighbour_table(self.coords)
+        return [_neighbours(table, slice(i, min(i + block, len(self)))) for i in range(0, len(self), block)]
+
+    @cached_property
+    def coarse(self) -> Coarsening:
+        """Half resolution: cells c // 2, sorted by batch, x, y, z."""
+        halves = torch.cat([self.coords[:, :1], self.coords[:, 1:] // 2], dim=1)
+        keys, index, children = torch.unique(_keys(halves, 0), return_inverse=True, return_counts=True)
+        coords = self.coords.new_empty(len(keys), 4)
+        coords[index] = halves
+        return Coarsening(SparseGrid(coords, self.batch_size), index, children)
+
+    @cached_property
+    def fine(self) -> SparseGrid:
+        """Double resolution: each voxel's eight children in consecutive rows, z fastest."""
+        child = torch.arange(8, dtype=torch.int32, device=self.coords.device)
+        steps = torch.stack([child * 0, child >> 2 & 1, child >> 1 & 1, child & 1], dim=1)
+        scale = self.coords.new_tensor([1, 2, 2, 2])
+        return SparseGrid((self.coords[:, None] * scale + steps).flatten(0, 1), self.batch_size)
+
+    def windows(self, size: int, shift: int) -> Windows:
+        """Groups of voxels of one batch element with equal (c + shift) // size on every axis."""
+        if (size, shift) not in self._windows:
+            self._windows[size, shift] = _windows(self.coords, size, shift)
+        return self._windows[size, shift]
+
+
+def _keys(coords: Int32[Tensor, "voxel 4"], margin: int) -> Int[Tensor, " voxel"]:
+    """One number per voxel, sorted like (batch, x, y, z), for cubes with an empty margin of this width."""
+    size = _side(coords, margin)
+    b, x, y, z = coords.long().unbind(1)
+    return ((b * size + x + margin) * size + y + margin) * size + z + margin
+
+
+def _side(coords: Int32[Tensor, "voxel 4"], margin: int) -> int:
+    return (int(coords[:, 1:].max()) if len(coords) else 0) + 1 + 2 * margin
+
+
+def neighbour_table(coords: Int32[Tensor, "voxel 4"]) -> Int32[Tensor, "27 voxel"]:
+    """Row of the neighbour of each voxel at each of the 27 offsets, -1 where it is not active.
+
+    The three neighbours of a column (same dx, dy) are next to each other among the sorted keys: nine searches do.
+    """
+    keys, size = _keys(coords, 1), _side(coords, 1)
+    ordered, order = keys.sort()
+    ordered = torch.cat(
+        [ordered, ordered.new_full((3,), torch.iinfo(torch.int64).max)]
+    )  # a search may end past the last
+    order = torch.cat([order, order.new_zeros(3)]).int()
+    table = order.new_empty(OFFSETS, len(coords))
+    for column in range(9):
+        wanted = keys + ((column // 3 - 1) * size + column % 3 - 1) * size - 1
+        position = torch.searchsorted(ordered, wanted)
+        for dz in range(3):
+            found = ordered[position] == wanted + dz
+            table[3 * column + dz] = torch.where(found, order[position], -1)
+            position += found
+    return table
+
+
+def _neighbours(table: Int32[Tensor, "27 voxel"], rows: slice) -> Neighbours:
+    part = table[:, rows]
+    active = part >= 0
+    _, voxel = active.nonzero(as_tuple=True)
+    per_voxel = active.sum(0)
+    return Neighbours(
+        rows=rows,
+        counts=active.sum(1).tolist(),
+        source=part[active],
+        by_voxel=voxel.argsort(stable=True).int(),
+        starts=(per_voxel.cumsum(0) - per_voxel).int(),
+    )
+
+
+def _windows(coords: Int32[Tensor, "voxel 4"], size: int, shift: int) -> Windows:
+    cells = torch.cat([coords[:, :1], (coords[:, 1:] + shift) // size], dim=1)
+    _, window, lengths = torch.unique(_keys(cells, 0), return_inverse=True, return_counts=True)
+    rows = window.argsort(stable=True)  # window by window
+    starts = lengths.cumsum(0) - lengths
+    padded = _padded(lengths)
+    inverse = torch.empty_like(rows)
+    buckets, before = [], 0
+    for length in torch.unique(padded).tolist():
+        chosen = padded == length
+        step = torch.arange(length, device=coords.device)
+        valid = step < lengths[chosen, None]
+        members = rows[starts[chosen, None] + torch.where(valid, step, 0)]
+        inverse[members[valid]] = before + valid.flatten().nonzero()[:, 0]
+        buckets.append(Bucket(members, None if bool(valid.all()) else valid))
+        before += valid.numel()
+    return Windows(buckets, inverse)
+
+
+def _padded(lengths: Int[Tensor, " window"]) -> Int[Tensor, " window"]:
+    """Lengths rounded up to 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: at most half as long again, few different ones."""
+    power = 2 ** torch.ceil(torch.log2(lengths.double())).long()
+    return torch.where((lengths <= power * 3 // 4) & (power >= 4), power * 3 // 4, power)
