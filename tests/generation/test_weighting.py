@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvsam3d.errors import InvalidOption
+from mvsam3d.generation.evidence import on_voxels, tokens_of
+from mvsam3d.generation.weighting import ByEntropy, Evidence, PlainMean, mean_weights, softmax_weights, view_weights
+from mvsam3d.types import Voxels
+from tests.parity import fixture
+
+
+def test_odds_of_the_better_view() -> None:  # closed form: exp(alpha * difference) = exp(10 * 0.1) = e
+    weights = softmax_weights(torch.tensor([[0.3], [0.2]]), alpha=10.0, floor=0.0)
+    torch.testing.assert_close(weights[0] / weights[1], torch.tensor([math.e]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 8), st.floats(0, 300), st.integers(0, 2**31))
+def test_weights_sum_to_one_and_order_by_sharpness(views: int, alpha: float, seed: int) -> None:
+    entropy = torch.rand(views, 11, generator=torch.Generator().manual_seed(seed))
+    weights = view_weights(Evidence(entropy), ByEntropy(alpha, floor=0.0))
+    torch.testing.assert_close(weights.sum(0), torch.ones(11))
+    best = weights.gather(0, entropy.argmin(0, keepdim=True))
+    assert (best >= weights - 1e-6).all()
+
+
+def test_plain_mean_and_no_contrast_agree() -> None:
+    evidence = Evidence(torch.rand(3, 5))
+    torch.testing.assert_close(view_weights(evidence, PlainMean()), view_weights(evidence, ByEntropy(alpha=0.0)))
+    torch.testing.assert_close(view_weights(evidence, PlainMean())[:, :1], mean_weights(3))
+
+
+def test_one_view_counts_fully() -> None:
+    assert view_weights(Evidence(torch.rand(1, 5)), ByEntropy()).tolist() == [[1.0] * 5]
+
+
+def test_floor_too_high_for_the_views() -> None:
+    with pytest.raises(InvalidOption, match=r"floor = 0.3, but 4 views leave room for 0 to 0.2500"):
+        view_weights(Evidence(torch.rand(4, 5)), ByEntropy(floor=0.3))
+
+
+def test_recorded_weights_stage2() -> None:
+    f = fixture("multiview", "weights_entropy_slat")
+    assert {case["tensor"].removeprefix("out/") for case in f.meta["config"]["cases"]} == set(f.outputs)
+    for case in f.meta["config"]["cases"]:
+        how = ByEntropy(case["alpha"] / case["temperature"], case["min_weight"])
+        f.check(case["tensor"].removeprefix("out/"), view_weights(Evidence(f.inputs["entropy"]), how))
+
+
+def test_recorded_weights_stage1() -> None:
+    f = fixture("multiview", "entropy_weights_ss")
+    evidence = Evidence(f.outputs["entropy"])
+    for case in f.meta["config"]["cases"]:
+        how = ByEntropy(case["alpha"], case["min_weight"])
+        f.check(case["tensor"].removeprefix("out/"), view_weights(evidence, how))
+    f.check("weights_single_view", view_weights(Evidence(f.outputs["entropy"][:1]), ByEntropy()))
+
+
+def test_recorded_tokens_of_voxels() -> None:
+    f = fixture("multiview", "downsample_expand")
+    voxels = Voxels(f.inputs["coords"][:, 1:].int(), 64)
+    coords, token = tokens_of(voxels)
+    f.check("coords_tokens", torch.nn.functional.pad(coords, (1, 0)))
+    f.check("idx", token)
+    f.check("weights_voxels", on_voxels(f.inputs["weights_tokens"], token))
+
+
+@pytest.mark.parametrize("resolution", [5, 64])
+def test_each_voxel_lies_in_its_token(resolution: int) -> None:
+    coords = torch.randint(resolution, (50, 3), dtype=torch.int32)
+    tokens, token = tokens_of(Voxels(coords, resolution))
+    assert torch.equal(tokens[token], coords // 2)
+    assert len(torch.unique(tokens, dim=0)) == len(tokens)
