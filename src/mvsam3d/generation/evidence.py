@@ -1,21 +1,20 @@
-"""Evidence is gathered on the half-resolution tokens of stage 2; fusion acts on its voxels."""
+"""What the views say about each latent, gathered from probes; stage 2 gathers on its tokens and fuses on its voxels."""
+
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from mvsam3d.types import Voxels
+from mvsam3d.nn.probe import EntropyProbe
+from mvsam3d.nn.sparse import SparseGrid
 
 
-def tokens_of(voxels: Voxels) -> tuple[Int32[Tensor, "token 3"], Int64[Tensor, " voxel"]]:
-    """Tokens of the voxels, cells of twice the side sorted by x, y, z, and the token that holds each voxel."""
-    # unique of one key per cell: many times faster than unique of rows, and its order is the rows' own
-    half = voxels.coords.long() // 2
-    side = (voxels.resolution + 1) // 2
-    keys, token = torch.unique((half[:, 0] * side + half[:, 1]) * side + half[:, 2], return_inverse=True)
-    return torch.stack([keys // side**2, keys // side % side, keys % side], 1).int(), token
+def entropies(probes: Sequence[EntropyProbe]) -> Float[Tensor, "view latent"]:
+    """Entropy of each view's attention at each latent: one probe per view, mean over its batch."""
+    return torch.stack([probe.entropy.mean(0) for probe in probes])
 
 
-def on_voxels(per_token: Float[Tensor, "view token"], token: Int64[Tensor, " voxel"]) -> Float[Tensor, "view voxel"]:
-    """Weights of tokens, or anything else they hold, at their voxels."""
-    return per_token[:, token]
+def on_voxels(per_token: Float[Tensor, "view token"], grid: SparseGrid) -> Float[Tensor, "view voxel"]:
+    """Numbers of the half-resolution tokens at the voxels of `grid`."""
+    return per_token[:, grid.coarse.index]
