@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mvsam3d.models.image_encoder import VitConfig
+from mvsam3d.models.pointmap_encoder import PointmapConfig
 from mvsam3d.models.structure_vae import StructureVaeConfig
 
 Yaml = Mapping[str, Any]
@@ -23,4 +25,40 @@ def structure_vae(config: Yaml) -> StructureVaeConfig:
         occupancy_channels=config["in_channels" if encoder else "out_channels"],
         num_res_blocks=config["num_res_blocks"],
         num_res_blocks_middle=config["num_res_blocks_middle"],
+    )
+
+
+def vit(config: Yaml, arch: Yaml | None = None) -> VitConfig:
+    """Arguments of Dino; `arch` gives the transformer's where `dino_model` names a stand-in."""
+    options = VitConfig(
+        input_size=config.get("input_size", 224),
+        normalize_images=config["normalize_images"],
+        prenorm_features=config.get("prenorm_features", False),
+        frozen=config.get("freeze_backbone", True),
+    )
+    if arch is None:
+        assert config["dino_model"] == "dinov2_vitl14_reg"
+        return options
+    return VitConfig(
+        **{
+            **vars(options),
+            "position_size": arch["img_size"],
+            "patch_size": arch["patch_size"],
+            "width": arch["embed_dim"],
+            "depth": arch["depth"],
+            "heads": arch["num_heads"],
+            "mlp_ratio": float(arch["mlp_ratio"]),
+            "registers": arch["num_register_tokens"],
+        }
+    )
+
+
+def pointmap(config: Yaml) -> PointmapConfig:
+    """Arguments of PointPatchEmbed."""
+    return PointmapConfig(
+        input_size=config["input_size"],
+        patch_size=config["patch_size"],
+        width=config["embed_dim"],
+        remap=config.get("remap_output", "exp"),
+        dropout_prob=config.get("dropout_prob", 0.0),
     )
