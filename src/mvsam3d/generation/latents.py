@@ -40,16 +40,21 @@ def combine(function: Callable[..., Tensor], first: State, *others: State) -> St
 
 def combine_by(function: Callable[..., Tensor], numbers: float | PerLatent, first: State, *others: State) -> State:
     """`function(number, *tensors)` latent by latent, with one number for all latents or one for each."""
+    results = terms(function, numbers, first, *others)
+    if isinstance(first, Tensor):
+        return results[0]
+    return StructureLatents(**dict(zip(PUBLIC_NAMES.values(), results, strict=True)))
+
+
+def terms(function: Callable[..., Tensor], numbers: float | PerLatent, first: State, *others: State) -> list[Tensor]:
+    """The same, as a list: for results that are no latents."""
     if isinstance(first, Tensor):
         assert not isinstance(numbers, PerLatent), "a plain tensor has no latents to tell apart"
-        return function(numbers, first, *others)
+        return [function(numbers, first, *others)]
     states = (first, *others)
-    return StructureLatents(
-        **{
-            name: function(_number(numbers, name), *(getattr(state, name) for state in states))
-            for name in PUBLIC_NAMES.values()
-        }
-    )
+    return [
+        function(_number(numbers, name), *(getattr(state, name) for state in states)) for name in PUBLIC_NAMES.values()
+    ]
 
 
 def structure_noise(
