@@ -73,7 +73,7 @@ class VisionTransformer(nn.Module):
         init_vit(self.blocks)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 patch channel"]:
-        """Positions of the patches of a rows x columns grid; a table of another size is resized (bicubic, antialias)."""
+        """Positions of the patches of a rows x columns grid; resized if need be (bicubic, antialias)."""
         table = self.pos_embed[:, 1:]
         side = round(table.shape[1] ** 0.5)
         if (rows, columns) == (side, side):

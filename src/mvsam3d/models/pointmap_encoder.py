@@ -120,7 +120,7 @@ class PointmapEncoder(nn.Module):
         grid = size // patch
         windows = features.reshape(batch, grid, patch, grid, patch, width).transpose(2, 3).reshape(-1, patch**2, width)
         x = torch.cat([self.cls_token.expand(len(windows), -1, -1), windows], dim=1) + self.pos_embed_window
-        tokens = self.blocks(x)[:, 0].reshape(batch, grid**2, width)
+        tokens: Tensor = self.blocks(x)[:, 0].reshape(batch, grid**2, width)
         if self.dropped_xyz_token is not None:
             if drop is None and self.training:
                 drop = torch.rand(batch, generator=generator) < self.config.dropout_prob
