@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from mvsam3d.generation.evidence import entropies, on_voxels
+from mvsam3d.generation.evidence import on_voxels, tokens_of
 from mvsam3d.generation.fusion import fused
 from mvsam3d.generation.guidance import Guidance, guided
 from mvsam3d.generation.latents import PUBLIC_NAMES, PerLatent, Velocity
@@ -14,7 +14,7 @@ from mvsam3d.generation.solver import states
 from mvsam3d.generation.weighting import ByEntropy, Evidence, mean_weights, view_weights
 from mvsam3d.nn.probe import EntropyProbe, patch_entropy, span_attention
 from mvsam3d.nn.sparse import SparseGrid
-from mvsam3d.types import StructureLatents
+from mvsam3d.types import StructureLatents, Voxels
 from tests.generation.networks import backbone_weights, slat_flow, slat_velocity
 from tests.generation.plain_structure_flow import PlainStructureFlow, structure_velocity
 from tests.parity import Fixture, fixture, names
@@ -65,15 +65,16 @@ def test_recorded_multi_view_stage2() -> None:
     probes = [EntropyProbe(capture["layer"], slice(*capture["patch_region"])) for _ in views]
     for tokens, probe in zip(views, probes, strict=True):
         slat_velocity(network, grid, tokens, probe)(warm_up, 0.0)
-    evidence = Evidence(entropies(probes))
+    evidence = Evidence(torch.cat([probe.entropy for probe in probes]))
     weighting = f.meta["config"]["weighting"]
     per_token = view_weights(evidence, ByEntropy(weighting["alpha"], weighting["min_weight"]))
-    weights = on_voxels(per_token, grid)
+    coords, token = tokens_of(Voxels(f.inputs["coords"][:, 1:], f.meta["config"]["model"]["resolution"]))
+    weights = on_voxels(per_token, token)
     f.check("entropy_tokens", evidence.entropy)
     f.check("weights_tokens", per_token)
     f.check("weights_voxels", weights)
-    f.check("coords_tokens", grid.coarse.grid.coords)
-    f.check("idx", grid.coarse.index)
+    f.check("coords_tokens", torch.nn.functional.pad(coords, (1, 0)))
+    f.check("idx", token)
 
     times = flow_matching_times(sampler["steps"], float(sampler["rescale_t"]))
     f.check("t", torch.tensor(times[:-1]))

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvsam3d.errors import InvalidOption
-from mvsam3d.generation.evidence import entropies, on_voxels
+from mvsam3d.generation.evidence import on_voxels, tokens_of
 from mvsam3d.generation.weighting import ByEntropy, Evidence, PlainMean, mean_weights, softmax_weights, view_weights
-from mvsam3d.nn.probe import EntropyProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor, downsample
+from mvsam3d.types import Voxels
 from tests.parity import fixture
 
 
@@ -62,15 +62,9 @@ def test_recorded_weights_stage1() -> None:
 
 def test_recorded_tokens_of_voxels() -> None:
     f = fixture("multiview", "downsample_expand")
-    grid = SparseGrid(f.inputs["coords"])
-    f.check("coords_tokens", grid.coarse.grid.coords)
-    f.check("idx", grid.coarse.index)
-    f.check("weights_voxels", on_voxels(f.inputs["weights_tokens"], grid))
-    f.check("feats_tokens", downsample(SparseTensor(f.inputs["feats"], grid)).feats)
-
-
-def test_one_probe_per_view() -> None:  # closed form: equal scores look at all patches alike, entropy 1
-    probes = [EntropyProbe(0, slice(1, 9)) for _ in range(3)]
-    for probe in probes:
-        probe.record(0, torch.zeros(2, 5, 1, 4), torch.randn(2, 9, 1, 4))
-    torch.testing.assert_close(entropies(probes), torch.ones(3, 5))
+    coords, token = tokens_of(Voxels(f.inputs["coords"][:, 1:], 64))
+    f.check("coords_tokens", torch.nn.functional.pad(coords, (1, 0)))
+    f.check("idx", token)
+    f.check("weights_voxels", on_voxels(f.inputs["weights_tokens"], token))
+    pooled = downsample(SparseTensor(f.inputs["feats"], SparseGrid(f.inputs["coords"])))
+    f.check("feats_tokens", pooled.feats)

@@ -1,20 +1,18 @@
-"""What the views say about each latent, gathered from probes; stage 2 gathers on its tokens and fuses on its voxels."""
+"""Evidence of stage 2 is gathered on the tokens of its transformer, at half resolution; fusion acts on the voxels."""
 
-from collections.abc import Sequence
-
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
-from mvsam3d.nn.probe import EntropyProbe
 from mvsam3d.nn.sparse import SparseGrid
+from mvsam3d.types import Voxels
 
 
-def entropies(probes: Sequence[EntropyProbe]) -> Float[Tensor, "view latent"]:
-    """Entropy of each view's attention at each latent: one probe per view, mean over its batch."""
-    return torch.stack([probe.entropy.mean(0) for probe in probes])
+def tokens_of(voxels: Voxels) -> tuple[Int32[Tensor, "token 3"], Int[Tensor, " voxel"]]:
+    """Tokens of the voxels, cells of twice the side sorted by x, y, z, and the token that holds each voxel."""
+    coarse = SparseGrid.batched([voxels.coords]).coarse
+    return coarse.grid.coords[:, 1:], coarse.index
 
 
-def on_voxels(per_token: Float[Tensor, "view token"], grid: SparseGrid) -> Float[Tensor, "view voxel"]:
-    """Numbers of the half-resolution tokens at the voxels of `grid`."""
-    return per_token[:, grid.coarse.index]
+def on_voxels(per_token: Float[Tensor, "view token"], token: Int[Tensor, " voxel"]) -> Float[Tensor, "view voxel"]:
+    """What is known at tokens, at their voxels."""
+    return per_token[:, token]
