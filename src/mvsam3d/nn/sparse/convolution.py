@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
-from mvsam3d.nn.sparse.grid import OFFSETS, Neighbours, SparseGrid
+from mvsam3d.nn.sparse.grid import OFFSETS, SparseGrid
 from mvsam3d.nn.sparse.tensor import SparseTensor
 
 
@@ -64,10 +64,10 @@ def submanifold_conv3(
 ) -> Float[Tensor, "voxel out"]:
     """Cross-correlation with a 3 x 3 x 3 kernel: y[p] = bias + sum over o of weight[o] @ x[p + o], o from -1 to 1.
 
-    Per block of rows: gather the neighbours sorted by offset, one product per offset, sum each voxel's products.
+    Per block of rows: gather the neighbours by groups that share a part of the kernel, multiply, add up each voxel's.
     """
-    out: Tensor = _Conv3.apply(feats, weight, grid)  # type: ignore[no-untyped-call]
-    return out + bias
+    out: Tensor = _Conv3.apply(feats, weight, bias, grid)  # type: ignore[no-untyped-call]
+    return out
 
 
 def submanifold_conv3_plain(
@@ -86,24 +86,26 @@ def submanifold_conv3_plain(
 
 
 class _Conv3(torch.autograd.Function):
-    """Kernel-3 convolution without bias. Offsets k and 26 - k are opposite, so the same map serves the way back."""
+    """Kernel-3 convolution. Offsets k and 26 - k are opposite, so the same map serves the way back."""
 
     @staticmethod
-    def forward(ctx: Any, feats: Tensor, weight: Tensor, grid: SparseGrid) -> Tensor:
+    def forward(ctx: Any, feats: Tensor, weight: Tensor, bias: Tensor, grid: SparseGrid) -> Tensor:
         ctx.save_for_backward(feats, weight)
         ctx.grid = grid
-        return _gather_multiply(feats, grid, weight.flatten(1, 3).permute(1, 2, 0))
+        return _gather_multiply(feats, grid, weight.flatten(1, 3).permute(1, 2, 0), bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         feats, weight = ctx.saved_tensors
         grad = grads[0].contiguous()
-        to_feats = to_weight = None
+        to_feats = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_feats = _gather_multiply(grad, ctx.grid, weight.flatten(1, 3).flip(1).permute(1, 0, 2))
+            to_feats = _gather_multiply(grad, ctx.grid, weight.flatten(1, 3).flip(1).permute(1, 0, 2), None)
         if ctx.needs_input_grad[1]:
             to_weight = _weight_gradient(feats, grad, ctx.grid).permute(2, 0, 1).reshape(weight.shape).to(weight.dtype)
-        return to_feats, to_weight, None
+        if ctx.needs_input_grad[2]:
+            to_bias = grad.sum(0)
+        return to_feats, to_weight, to_bias, None
 
 
 def _product_dtype(feats: Float[Tensor, "voxel channel"]) -> torch.dtype:
@@ -112,18 +114,22 @@ def _product_dtype(feats: Float[Tensor, "voxel channel"]) -> torch.dtype:
 
 
 def _gather_multiply(
-    feats: Float[Tensor, "voxel channel"], grid: SparseGrid, matrices: Float[Tensor, "27 channel out"]
+    feats: Float[Tensor, "voxel channel"],
+    grid: SparseGrid,
+    matrices: Float[Tensor, "27 channel out"],
+    bias: Float[Tensor, " out"] | None,
 ) -> Float[Tensor, "voxel out"]:
-    """y[p] = sum over k of x[neighbour k of p] @ matrices[k]."""
+    """y[p] = bias + sum over k of x[neighbour k of p] @ matrices[k]."""
     dtype = _product_dtype(feats)
-    matrices = matrices.to(dtype)
+    matrices = matrices.to(dtype).contiguous()
     out = feats.new_empty(len(feats), matrices.shape[2])
     for block in grid.neighbours:
-        gathered = feats.index_select(0, block.source).to(dtype)
-        products = gathered.new_empty(len(gathered), matrices.shape[2])
-        for k, pairs in _offsets(block):
-            torch.mm(gathered[pairs], matrices[k], out=products[pairs])
-        out[block.rows] = F.embedding_bag(block.by_voxel, products, block.starts, mode="sum")
+        products = feats.new_empty(len(block.by_voxel), matrices.shape[2], dtype=dtype)
+        for group, source, entries in block.parts():
+            gathered = feats.index_select(0, source).to(dtype).view(group.voxels, -1)
+            torch.mm(gathered, matrices[group.offsets].reshape(gathered.shape[1], -1), out=products[entries])
+        total = F.embedding_bag(block.by_voxel, products, block.starts, mode="sum")
+        out[block.rows] = total if bias is None else total.add_(bias)
     return out
 
 
@@ -134,18 +140,9 @@ def _weight_gradient(
     dtype = _product_dtype(feats)
     total = feats.new_zeros(OFFSETS, feats.shape[1], grad.shape[1], dtype=torch.promote_types(dtype, torch.float32))
     for block in grid.neighbours:
-        gathered = feats.index_select(0, block.source).to(dtype)
-        arriving = grad[block.rows].index_select(0, block.voxel()).to(dtype)
-        for k, pairs in _offsets(block):
-            total[k] += gathered[pairs].T @ arriving[pairs]
+        arriving, voxels = grad[block.rows].to(dtype), block.voxels()
+        for group, source, entries in block.parts():
+            gathered = feats.index_select(0, source).to(dtype).view(group.voxels, -1)
+            products = gathered.T @ arriving.index_select(0, voxels[entries])
+            total[group.offsets] += products.view(group.neighbours, *total.shape[1:])
     return total
-
-
-def _offsets(block: Neighbours) -> list[tuple[int, slice]]:
-    """Offsets that occur in the block, with their pairs."""
-    found, start = [], 0
-    for k, count in enumerate(block.counts):
-        if count:
-            found.append((k, slice(start, start + count)))
-        start += count
-    return found

@@ -6,7 +6,7 @@ on it share its maps. Another level is another grid, so levels cannot overwrite 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,24 +15,49 @@ from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 OFFSETS = 27  # of a 3 x 3 x 3 kernel; offset k is (k // 9, k // 3 % 3, k % 3) - 1
-CPU_BLOCK = 1024  # output rows a convolution handles at once: its buffers stay in a core's share of the cache
-CUDA_BLOCK = 16384  # few launches, and below 1 GB of buffers at 2048 half-precision channels
+COLUMNS = 9  # three offsets each, with one dx and dy
+ACTIVE = {  # code of a column, bit i for dz = i - 1 -> its active offsets
+    **{1: slice(0, 1, 1), 2: slice(1, 2, 1), 3: slice(0, 2, 1), 4: slice(2, 3, 1)},
+    **{5: slice(0, 3, 2), 6: slice(1, 3, 1), 7: slice(0, 3, 1)},
+}
+CPU_BLOCK = 2048  # output rows a convolution handles at once: its buffers stay near the core, its products long
+CUDA_BLOCK = 32768  # few launches, and about 0.5 GB of buffers at 1024 half-precision channels
+
+
+@dataclass(frozen=True)
+class ColumnGroup:
+    """Voxels of a block whose neighbours in one column (one dx, dy) are active at the same of the three dz."""
+
+    offsets: slice  # of the 27, as many as neighbours are active in the column
+    neighbours: int  # 1 to 3
+    voxels: int
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Pairs (voxel, active neighbour) of the voxels of a block of rows, sorted by offset, then by voxel."""
+    """Active neighbours of the voxels of a block of rows, sorted by group, then by voxel, then by dz.
+
+    An entry is one voxel in one group, so a voxel has up to nine. Whole columns make long matrix products and few
+    results to add up: 17 neighbours on a surface are 7 entries.
+    """
 
     rows: slice
-    counts: list[int]  # pairs of each of the 27 offsets
+    groups: list[ColumnGroup]
     source: Int32[Tensor, " pair"]  # row of the neighbour
-    by_voxel: Int32[Tensor, " pair"]  # position of each pair when sorted by voxel, then by offset
-    starts: Int32[Tensor, " voxel"]  # where each voxel's pairs start in `by_voxel`
+    by_voxel: Int32[Tensor, " entry"]  # position of each entry when sorted by voxel
+    starts: Int32[Tensor, " voxel"]  # where each voxel's entries start in `by_voxel`
 
-    def voxel(self) -> Int[Tensor, " pair"]:
-        """Row of the voxel of each pair, counted from the block's first."""
-        pairs = self.by_voxel.new_tensor([len(self.by_voxel)])
-        lengths = torch.diff(self.starts, append=pairs)
+    def parts(self) -> Iterator[tuple[ColumnGroup, Int32[Tensor, " pair"], slice]]:
+        """Each group with the rows of its neighbours, [voxels * neighbours], and its place among the entries."""
+        pair = entry = 0
+        for group in self.groups:
+            pairs, entries = group.voxels * group.neighbours, slice(entry, entry + group.voxels)
+            yield group, self.source[pair : pair + pairs], entries
+            pair, entry = pair + pairs, entries.stop
+
+    def voxels(self) -> Int[Tensor, " entry"]:
+        """Row of the voxel of each entry, counted from the block's first."""
+        lengths = torch.diff(self.starts, append=self.starts.new_tensor([len(self.by_voxel)]))
         voxel = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
         return torch.empty_like(voxel).index_copy_(0, self.by_voxel.long(), voxel)
 
@@ -149,7 +174,7 @@ def neighbour_table(coords: Int32[Tensor, "voxel 4"]) -> Int32[Tensor, "27 voxel
     )  # a search may end past the last
     order = torch.cat([order, order.new_zeros(3)]).int()
     table = order.new_empty(OFFSETS, len(coords))
-    for column in range(9):
+    for column in range(COLUMNS):
         wanted = keys + ((column // 3 - 1) * size + column % 3 - 1) * size - 1
         position = torch.searchsorted(ordered, wanted)
         for dz in range(3):
@@ -160,17 +185,34 @@ def neighbour_table(coords: Int32[Tensor, "voxel 4"]) -> Int32[Tensor, "27 voxel
 
 
 def _neighbours(table: Int32[Tensor, "27 voxel"], rows: slice) -> Neighbours:
-    part = table[:, rows]
-    active = part >= 0
-    _, voxel = active.nonzero(as_tuple=True)
-    per_voxel = active.sum(0)
+    part = table[:, rows].reshape(COLUMNS, 3, -1)
+    active = (part >= 0).int()
+    code = active[:, 0] + 2 * active[:, 1] + 4 * active[:, 2]  # which dz of the column are active
+    group = torch.arange(COLUMNS, dtype=torch.int32, device=table.device)[:, None] * 8 + code
+    entries = group.flatten().argsort(stable=True)
+    entries = entries[code.flatten()[entries] > 0]
+    column, voxel = entries // part.shape[2], entries % part.shape[2]
+    candidates = part[column, :, voxel].flatten()
+    per_voxel = torch.bincount(voxel, minlength=part.shape[2])
     return Neighbours(
         rows=rows,
-        counts=active.sum(1).tolist(),
-        source=part[active],
+        groups=_groups(torch.bincount(group.flatten(), minlength=8 * COLUMNS).tolist()),
+        source=candidates[candidates >= 0],
         by_voxel=voxel.argsort(stable=True).int(),
         starts=(per_voxel.cumsum(0) - per_voxel).int(),
     )
+
+
+def _groups(voxels: list[int]) -> list[ColumnGroup]:
+    """The groups that occur, from the number of voxels of each column and code."""
+    groups = []
+    for column in range(COLUMNS):
+        for code, chosen in ACTIVE.items():
+            count, first = voxels[8 * column + code], 3 * column
+            if count:
+                offsets = slice(first + chosen.start, first + chosen.stop, chosen.step)
+                groups.append(ColumnGroup(offsets, len(range(3)[chosen]), count))
+    return groups
 
 
 def _windows(coords: Int32[Tensor, "voxel 4"], size: int, shift: int) -> Windows:
