@@ -340,6 +340,9 @@ class Builder:
             else np.zeros((0, kernels.DECAL_COLUMNS)),
             frame=np.array([0.0, 0.0, 0.0, 1.0]),
         )
+        for number, group in enumerate(self._groups):
+            if group.warp:
+                _warp_row(group, group.warp, tape, number)
         spheres = tape.group_numbers[groups[:, 0] == kernels.UNION, :4]
         lower, upper = (spheres[:, :3] - spheres[:, 3:]).min(0), (spheres[:, :3] + spheres[:, 3:]).max(0)
         tape, cells, half = _fit(
@@ -389,21 +392,30 @@ def _group_row(group: _Group) -> Float64[np.ndarray, " n"]:
     row = np.zeros(kernels.GROUP_COLUMNS)
     centres = np.stack([centre for centre, _ in group.spheres])
     radii = np.array([radius for _, radius in group.spheres])
-    lower, upper = (centres - radii[:, None]).min(0), (centres + radii[:, None]).max(0)
-    safety = 1.0
-    if group.warp:
-        points = np.stack(np.meshgrid(*np.linspace(lower, upper, 7).T, indexing="ij"), -1).reshape(-1, 3)
-        points, safety = _warped(group.warp, group.amount, points)
-        points = points @ group.rotation.T + group.origin
-        lower, upper = points.min(0), points.max(0)
-        centre = 0.5 * (lower + upper)
-        radius = 1.05 * float(np.linalg.norm(points - centre, axis=1).max())
-    else:
-        centre = 0.5 * (lower + upper)
-        radius = float((np.linalg.norm(centres - centre, axis=1) + radii).max())
-    row[:3], row[3], row[4] = centre, radius, group.blend
-    row[5], row[6], row[7:10], row[10:] = group.amount, safety, group.origin, group.rotation.T.ravel()
+    centre = 0.5 * ((centres - radii[:, None]).min(0) + (centres + radii[:, None]).max(0))
+    row[:3], row[3], row[4] = centre, (np.linalg.norm(centres - centre, axis=1) + radii).max(), group.blend
+    row[5], row[6], row[7:10], row[10:] = group.amount, 1.0, group.origin, group.rotation.T.ravel()
     return row
+
+
+def _warp_row(group: _Group, warp: WarpKind, tape: Tape, number: int) -> None:
+    """Sphere and safety of a warped group, from where its parts lie before the warp."""
+    row = tape.group_numbers[number]
+    own = tape.parts[:, kernels.GROUP] == number
+    parts = tape.parts[own]
+    parts[:, kernels.GROUP] = 0
+    alone = tape._replace(
+        parts=parts, numbers=tape.numbers[own], groups=np.zeros((1, 2), np.int32), group_numbers=row[None].copy()
+    )
+    cells = kernels.surface_cells(alone, row[None, :3], row[3], 5)
+    if len(cells) == 0:
+        raise EmptyObject("a warped group without a surface")
+    lower, upper = cells.min(0) - row[3] / 32, cells.max(0) + row[3] / 32
+    points = np.stack(np.meshgrid(*np.linspace(lower, upper, 7).T, indexing="ij"), -1).reshape(-1, 3)
+    points, safety = _warped(warp, group.amount, points)
+    points = points @ group.rotation.T + group.origin
+    centre = 0.5 * (points.min(0) + points.max(0))
+    row[:3], row[3], row[6] = centre, 1.05 * np.linalg.norm(points - centre, axis=1).max(), safety
 
 
 def _warped(
@@ -420,12 +432,13 @@ def _warped(
             )
         case "twist":
             c, s = np.cos(amount * z), np.sin(amount * z)
-            shear = abs(amount) * float(np.hypot(x, y).max())  # largest singular value of a shear: see below
+            shear = abs(amount) * float(np.hypot(x, y).max())  # a shear's largest singular value is 1 / what follows
             return np.stack([c * x - s * y, s * x + c * y, z], 1), 2.0 / (shear + math.sqrt(shear * shear + 4.0))
         case "taper":
             k = np.clip(1.0 + amount * z, 0.3, 3.0)
-            slope = 1.0 + abs(amount) * float(np.hypot(x, y).max()) / float(k.min())
-            return np.stack([x * k, y * k, z], 1), min(float(k.min()), 1.0) / slope
+            shear = abs(amount) * float(np.hypot(x, y).max()) / float(k.min())
+            safety = min(float(k.min()), 1.0) * 2.0 / (shear + math.sqrt(shear * shear + 4.0))
+            return np.stack([x * k, y * k, z], 1), safety
 
 
 def signed_distance(obj: GeneratedObject, points: Float32[np.ndarray, "point 3"]) -> Float32[np.ndarray, " point"]:
