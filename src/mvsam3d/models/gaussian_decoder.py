@@ -74,8 +74,7 @@ class GaussianDecoder(SlatTrunk):
     def forward(self, x: SparseTensor) -> list[GaussianCloud]:
         """The Gaussians of each batch element, `gaussians` consecutive rows per voxel."""
         per_voxel = self.config.gaussians
-        parameters = self.parameters_at(x.coords[:, 1:], self.raw(x))
-        cloud = activated(parameters, self.config)
+        cloud = self.cloud(x.coords[:, 1:], self.raw(x))
         return [_rows(cloud, slice(rows.start * per_voxel, rows.stop * per_voxel)) for rows in x.grid.slices]
 
     def raw(self, x: SparseTensor) -> Float[Tensor, "voxel channel"]:
@@ -83,6 +82,10 @@ class GaussianDecoder(SlatTrunk):
         h = self.trunk(x).feats.to(self.out_layer.weight.dtype)
         out: Tensor = self.out_layer(F.layer_norm(h, h.shape[-1:])).float()
         return out
+
+    def cloud(self, coords: Int[Tensor, "voxel 3"], raw: Float[Tensor, "voxel channel"]) -> GaussianCloud:
+        """Gaussians from the network's output at these cells."""
+        return activated(self.parameters_at(coords, raw), self.config)
 
     def parameters_at(self, coords: Int[Tensor, "voxel 3"], raw: Float[Tensor, "voxel channel"]) -> GaussianParameters:
         """Hidden parameters from the network's output at these cells."""
