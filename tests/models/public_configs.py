@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mvsam3d.models.condition import ConditionConfig, EmbedderConfig
 from mvsam3d.models.image_encoder import VitConfig
 from mvsam3d.models.pointmap_encoder import PointmapConfig
 from mvsam3d.models.structure_vae import StructureVaeConfig
@@ -60,5 +61,21 @@ def pointmap(config: Yaml) -> PointmapConfig:
         patch_size=config["patch_size"],
         width=config["embed_dim"],
         remap=config.get("remap_output", "exp"),
+        dropout_prob=config.get("dropout_prob", 0.0),
+    )
+
+
+def condition(config: Yaml, arch: Yaml | None = None) -> ConditionConfig:
+    """Arguments of EmbedderFuser."""
+    assert config["use_pos_embedding"] == "learned"
+
+    def embedder(network: Yaml, inputs: list[list[str]]) -> EmbedderConfig:
+        built = pointmap(network) if target(network) == "PointPatchEmbed" else vit(network, arch)
+        return EmbedderConfig(built, tuple((name, group) for name, group in inputs))
+
+    return ConditionConfig(
+        embedders=tuple(embedder(network, inputs) for network, inputs in config["embedder_list"]),
+        projection_multiplier=config["projection_net_hidden_dim_multiplier"],
+        drop_sets=tuple((tuple(names), weight) for names, weight in config.get("drop_modalities_weight") or ()),
         dropout_prob=config.get("dropout_prob", 0.0),
     )
