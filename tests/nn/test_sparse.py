@@ -92,12 +92,21 @@ def test_convolution_follows_autocast_and_gives_gradients_to_float_weights() -> 
     assert layer.conv.weight.grad.dtype == torch.float32
 
 
-def test_neighbours_are_symmetric_and_do_not_wrap() -> None:
+@pytest.mark.parametrize("lookup_cells", [0, 1 << 22])
+def test_neighbours_are_symmetric_and_do_not_wrap(lookup_cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvsam3d.nn.sparse.grid.LOOKUP_CELLS", lookup_cells)
     grid = SparseGrid(torch.tensor([[0, 0, 0, 3], [0, 0, 1, 0], [1, 0, 0, 0], [1, 0, 0, 1]], dtype=torch.int32))
     table = neighbour_table(grid.coords)
     assert table[13].tolist() == [0, 1, 2, 3]
     pairs = {(k, row, int(table[k, row])) for k in range(27) for row in range(4) if k != 13 and table[k, row] >= 0}
     assert pairs == {(14, 2, 3), (12, 3, 2)}  # +z and -z in element 1; the end of a column does not touch the next one
+
+
+def test_neighbours_are_the_same_looked_up_and_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    coords = random_grid([200, 0, 90], 9).coords
+    looked_up = neighbour_table(coords)
+    monkeypatch.setattr("mvsam3d.nn.sparse.grid.LOOKUP_CELLS", 0)
+    assert torch.equal(neighbour_table(coords), looked_up)
 
 
 def test_maps_are_built_once() -> None:
