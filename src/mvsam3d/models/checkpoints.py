@@ -1,0 +1,129 @@
+"""Checkpoint folders of our own format -> networks, and back.
+
+A folder holds `config.json` (a `ModelConfig`, and under "card" what it was trained on) and `weights.safetensors` (one tensor per key,
+prefixed by the network's name, float16). Both are data from strangers: JSON is matched against the dataclasses field by field, and the
+tensors' header is read with bounds, before anything is built. The public checkpoints' folder layout will be read here too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mvsam3d.errors import CheckpointMismatch
+from mvsam3d.models.bundle import Models
+from mvsam3d.models.config import ModelConfig
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+LARGEST_CONFIG = 1 << 20  # bytes; ours has a few thousand
+LARGEST_HEADER = 16 << 20  # bytes; the public generator's 1,667 keys take 0.2 MB
+MOST_ELEMENTS = 20_000_000_000
+_CONFIG = TypeAdapter(ModelConfig)
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Put `weights` into a module built on the meta device, as float32.
+
+    Raises: CheckpointMismatch: keys missing, unknown, or of another shape, by name.
+    """
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in weights]
+    unknown = [key for key in weights if key not in wanted]
+    shapes = [
+        f"{key}: {tuple(weights[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    if missing or unknown or shapes:
+        raise CheckpointMismatch(
+            f"{source} is not a {type(module).__name__} of this size: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}, {len(shapes)} of another shape {shapes[:3]}. Try another --model."
+        )
+    module.load_state_dict({key: weights[key].to(value.dtype) for key, value in wanted.items()}, assign=True)
+
+
+def save_checkpoint(folder: Path, config: ModelConfig, models: nn.Module, card: Mapping[str, Any]) -> None:
+    """Write a checkpoint folder: weights as float16, integer buffers as they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for key, value in models.state_dict().items()
+    }
+    for name, tensor in tensors.items():
+        assert tensor.is_floating_point() is False or bool(tensor.isfinite().all()), f"{name} does not fit float16"
+    save_file(tensors, folder / f"{WEIGHTS}.tmp")
+    text = json.dumps({"model": _CONFIG.dump_python(config, mode="json"), "card": card}, indent=1)
+    (folder / f"{CONFIG}.tmp").write_text(text + "\n")
+    for name in (WEIGHTS, CONFIG):
+        (folder / f"{name}.tmp").replace(folder / name)
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The config and the card of a checkpoint folder. Raises: CheckpointMismatch."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointMismatch(f"{folder} holds no {CONFIG}: give --model a folder that `mvsam3d train` exported")
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise CheckpointMismatch(f"{path} has {path.stat().st_size} bytes, more than any config: it is not one of ours")
+    try:
+        content = json.loads(path.read_bytes())
+        config = _CONFIG.validate_python(content["model"])
+        card = content.get("card", {})
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise CheckpointMismatch(f"{path} is not a model config: {_first_line(problem)}. Export the checkpoint again.") from problem
+    if not isinstance(card, dict):
+        raise CheckpointMismatch(f"{path}: the card is a {type(card).__name__}, not an object. Export the checkpoint again.")
+    return config, card
+
+
+def _first_line(problem: Exception) -> str:
+    if isinstance(problem, ValidationError):
+        first = problem.errors()[0]
+        return f"{problem.error_count()} wrong fields, first {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{type(problem).__name__} {problem}".splitlines()[0]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, after its header has been checked. Raises: CheckpointMismatch."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+    except OSError as problem:
+        raise CheckpointMismatch(f"{path} cannot be read: {problem.strerror}") from problem
+    if length > min(LARGEST_HEADER, max(path.stat().st_size - 8, 0)):
+        raise CheckpointMismatch(
+            f"{path} announces a header of {length} bytes in a file of {path.stat().st_size}: it is broken or cut off; copy it again"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            elements = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
+            if elements > MOST_ELEMENTS:
+                raise CheckpointMismatch(f"{path} announces {elements} numbers, more than any known model")
+            return {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError as problem:
+        raise CheckpointMismatch(f"{path} is broken or cut off ({problem}); copy it again") from problem
+
+
+def load_checkpoint(folder: Path) -> tuple[Models, ModelConfig, dict[str, Any]]:
+    """Build the networks of a checkpoint folder on the meta device and fill them strictly.
+
+    Raises: CheckpointMismatch: a file is missing, broken, hostile, or does not fit the config.
+    """
+    config, card = read_config(folder)
+    weights = read_weights(folder / WEIGHTS)
+    try:
+        with torch.device("meta"):
+            models = Models(config)
+    except (AssertionError, ValueError, RuntimeError, TypeError, ZeroDivisionError, OverflowError) as problem:
+        raise CheckpointMismatch(f"{folder / CONFIG}: no network has these sizes ({_first_line(problem)})") from problem
+    load_strictly(models, weights, str(folder / WEIGHTS))
+    return models.eval().requires_grad_(False), config, card

@@ -1,0 +1,144 @@
+"""Task: the structure flow with its condition encoder, and pose latents for the first of the views shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from mvsam3d.evaluation.metrics import occupancy_iou
+from mvsam3d.generation.latents import PerLatent, combine, combine_by, structure_noise
+from mvsam3d.generation.pose import encode_poses
+from mvsam3d.generation.structure_stage import network_velocity
+from mvsam3d.models.structure_vae import StructureDecoder, grid_from_tokens
+from mvsam3d.models.view_tokens import ViewTokens
+from mvsam3d.models.structure_flow import StructureFlow
+from mvsam3d.training.data import Shards
+from mvsam3d.training.view_batch import ViewBatch, drawn_views
+from mvsam3d.types import Conditions, StructureLatents
+
+WEIGHTS = PerLatent(shape=1.0, rotation_6d=0.1, translation=0.3, scale=0.1, translation_scale=0.0)
+
+
+@dataclass(frozen=True)
+class FlowTraining:
+    """What a flow is trained on."""
+
+    at_noise: float = 0.75
+    """Share of samples at t = 0, where the best answer is the mean over all objects that fit the photos: a flow that is still weak
+    does best in one step, and that step is learnt here. The rest draws t = sigmoid(N(-1, 1)), as the public model."""
+    unconditional: float = 0.05
+    """Share of samples whose tokens are zeroed, for guidance."""
+    pointmap: float = 0.25
+    """Share of batches that show point maps."""
+    views: tuple[float, ...] = (0.45, 0.25, 0.1, 0.2)
+    """Chance of 1, 2, ... views."""
+
+
+def chosen_views(
+    shards: Shards, size: int, training: FlowTraining, rng: np.random.Generator
+) -> Int64[np.ndarray, "batch view"]:
+    """Which views of each object a batch shows: as many of each, in random order."""
+    chances = np.array(training.views)
+    count = int(rng.choice(len(chances), p=chances / chances.sum())) + 1
+    total = shards.tensors[0]["mask"].shape[1]
+    return np.stack([rng.permutation(total)[:count] for _ in range(size)])
+
+
+class StructureNetworks(nn.Module):
+    """Condition encoder and flow."""
+
+    def __init__(self, condition: ViewTokens, flow: StructureFlow) -> None:
+        super().__init__()
+        self.condition, self.flow = condition, flow
+
+
+@dataclass(frozen=True)
+class StructureBatch:
+    """Views and what they show."""
+
+    views: ViewBatch
+    latents: Float[Tensor, "batch latent channel"]
+
+
+class StructureFlowTask:
+    """Predict the structure latents x1 from noise and the views; all views of an object are seen at once."""
+
+    def __init__(
+        self,
+        networks: StructureNetworks,
+        decoder: StructureDecoder,
+        train: Shards,
+        held_out: Mapping[str, Shards],
+        *,
+        resolution: int,
+        training: FlowTraining,
+    ) -> None:
+        self.networks, self.decoder = networks, decoder
+        self.train, self.held_out, self.resolution, self.training = train, held_out, resolution, training
+
+    def draw(self, size: int, rng: np.random.Generator) -> StructureBatch:
+        """Random objects with one number of views for the whole batch."""
+        self.train.refresh(most=1)
+        rows = rng.integers(len(self.train), size=size)
+        chosen = chosen_views(self.train, size, self.training, rng)
+        views = drawn_views(self.train, rows, chosen, pointmap=rng.random() < self.training.pointmap, images=True)
+        return StructureBatch(views, torch.from_numpy(self.train.rows(rows, "latents")).float())
+
+    def targets(self, batch: StructureBatch) -> StructureLatents:
+        """Latents of the objects and of their poses in the first view."""
+        return encode_poses(batch.views.poses, batch.views.moments.scale, batch.views.moments.shift, batch.latents)
+
+    def loss(self, batch: StructureBatch, noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Squared error of the predicted end of the path, latent by latent."""
+        assert isinstance(self.networks, StructureNetworks)
+        device = next(self.networks.parameters()).device
+        size, tokens, channels = batch.latents.shape
+        start = structure_noise(tokens, channels, noise, batch=size)
+        t = torch.sigmoid(torch.randn(size, generator=noise) - 1)
+        t = torch.where(torch.rand(size, generator=noise) < self.training.at_noise, 0.0, t)
+        kept = (torch.rand(size, generator=noise) >= self.training.unconditional).float()
+        end = self.targets(batch)
+        x = combine(lambda a, b: ((1 - t[:, None, None]) * a + t[:, None, None] * b).to(device), start, end)
+        conditions = self.networks.condition(batch.views.to(device).maps, batch.views.count)
+        out = self.networks.flow(x, (1000 * t).to(device), cond=conditions.tokens * kept[:, None, None].to(device))
+        errors = combine(lambda a, b: (a.float() - b.to(device)).square().mean((1, 2)), out, end)
+        parts = {name: value.mean() for name, value in vars(errors).items()}
+        weighted = combine_by(lambda w, e: w * e, WEIGHTS, errors)
+        total = torch.stack(list(vars(weighted).values())).sum(0).mean()
+        at_noise = (t == 0) & (kept > 0)
+        parts["shape_at_noise"] = errors.shape[at_noise.to(device)].mean()
+        del parts["translation_scale"]
+        return total, parts
+
+    @torch.no_grad()
+    def evaluate(self, networks: nn.Module) -> Mapping[str, float]:
+        """IoU of the solid on held-out objects, from one step, by number of views."""
+        assert isinstance(networks, StructureNetworks)
+        scores: dict[str, float] = {}
+        for name, shards in self.held_out.items():
+            rows = np.arange(min(len(shards), 100))
+            for count in (1, 4):
+                batch = drawn_views(shards, rows, np.tile(np.arange(count), (len(rows), 1)), pointmap=False, images=True)
+                logits = self.predicted(networks, networks.condition(batch.maps, count), steps=1)
+                truth = torch.from_numpy(shards.solid(rows, self.resolution))
+                result = occupancy_iou(logits > 0, truth)
+                scores[f"{name}_iou_{count}"] = float(result.solid.mean())
+                scores[f"{name}_surface_{count}"] = float(result.surface.mean())
+        return scores
+
+    def predicted(
+        self, networks: StructureNetworks, conditions: Conditions, *, steps: int
+    ) -> Float[Tensor, "batch r r r"]:
+        """Occupancy logits of a batch of different objects."""
+        velocity = network_velocity(networks.flow, predicts_data=True)
+        config = networks.flow.config
+        noise = structure_noise(config.grid**3, config.latent_channels, torch.Generator().manual_seed(0), batch=len(conditions.tokens))
+        x, times = noise, torch.linspace(0, 1, steps + 1).tolist()
+        for t, t_next in zip(times, times[1:]):
+            x = combine(lambda a, v, dt=t_next - t: a + dt * v, x, velocity(x, t, conditions))
+        return self.decoder(grid_from_tokens(x.shape, self.decoder.config.token_patch))[:, 0]

@@ -1,0 +1,77 @@
+"""Task: the structure VAE, from solid grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mvsam3d.evaluation.metrics import occupancy_iou
+from mvsam3d.models.structure_vae import Posterior, StructureDecoder, StructureEncoder, StructureVaeConfig
+from mvsam3d.training.data import Shards
+
+
+class StructureVae(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, config: StructureVaeConfig) -> None:
+        super().__init__()
+        self.encoder, self.decoder = StructureEncoder(config), StructureDecoder(config)
+
+
+def dice_loss(logits: Float[Tensor, "batch 1 x y z"], solid: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, ""]:
+    """1 - (2 sum(p y) + 1) / (sum p + sum y + 1), mean over objects (TRELLIS)."""
+    p = logits.sigmoid()
+    both, either = (p * solid).sum((1, 2, 3, 4)), (p + solid).sum((1, 2, 3, 4))
+    return (1 - (2 * both + 1) / (either + 1)).mean()
+
+
+def kl_loss(posterior: Posterior) -> Float[Tensor, ""]:
+    """0.5 mean(mean^2 + exp(logvar) - logvar - 1)."""
+    return 0.5 * (posterior.mean**2 + posterior.logvar.exp() - posterior.logvar - 1).mean()
+
+
+class StructureVaeTask:
+    """Reconstruct solid grids; a random mirror or quarter turn about the vertical makes more of them."""
+
+    def __init__(self, config: StructureVaeConfig, train: Shards, held_out: Shards, *, resolution: int, kl: float = 1e-3):
+        self.networks = StructureVae(config)
+        self.train, self.held_out, self.resolution, self.kl = train, held_out, resolution, kl
+
+    def draw(self, size: int, rng: np.random.Generator) -> Bool[np.ndarray, "row x y z"]:
+        """Solid grids."""
+        self.train.refresh()
+        solid = self.train.solid(rng.integers(len(self.train), size=size), self.resolution)
+        return np.stack([np.rot90(grid[:: rng.choice([-1, 1])], rng.integers(4)) for grid in solid])
+
+    def loss(
+        self, batch: Bool[np.ndarray, "row x y z"], noise: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Cross-entropy, Dice and a little KL."""
+        device = next(self.networks.parameters()).device
+        solid = torch.from_numpy(np.ascontiguousarray(batch))[:, None].float().to(device)
+        posterior = self.networks.encoder(solid)
+        eps = torch.randn(posterior.mean.shape, generator=noise).to(device)
+        logits = self.networks.decoder(posterior.sample(eps)).float()
+        bce = F.binary_cross_entropy_with_logits(logits, solid)
+        dice, kl = dice_loss(logits, solid), kl_loss(posterior)
+        return bce + dice + self.kl * kl, {"bce": bce, "dice": dice, "kl": kl}
+
+    @torch.no_grad()
+    def evaluate(self, networks: nn.Module) -> Mapping[str, float]:
+        """Reconstruction from the mean: IoU of the solid and of its surface; spread of the latents."""
+        assert isinstance(networks, StructureVae)
+        device = next(networks.parameters()).device
+        rows = np.arange(min(len(self.held_out), 200))
+        solid = torch.from_numpy(self.held_out.solid(rows, self.resolution)).to(device)
+        mean = networks.encoder(solid[:, None].float()).mean
+        scores = occupancy_iou(networks.decoder(mean)[:, 0] > 0, solid)
+        return {
+            "iou": float(scores.solid.mean()),
+            "surface_iou": float(scores.surface.mean()),
+            "latent_std": float(mean.std()),
+        }
