@@ -6,6 +6,7 @@ from typing import Any
 from mvsam3d.models.condition import ConditionConfig, EmbedderConfig
 from mvsam3d.models.image_encoder import VitConfig
 from mvsam3d.models.pointmap_encoder import PointmapConfig
+from mvsam3d.models.structure_flow import StructureFlowConfig
 from mvsam3d.models.structure_vae import StructureVaeConfig
 
 Yaml = Mapping[str, Any]
@@ -61,7 +62,7 @@ def pointmap(config: Yaml) -> PointmapConfig:
         patch_size=config["patch_size"],
         width=config["embed_dim"],
         remap=config.get("remap_output", "exp"),
-        dropout_prob=config.get("dropout_prob", 0.0),
+        dropout_prob=float(config.get("dropout_prob", 0)),
     )
 
 
@@ -75,7 +76,26 @@ def condition(config: Yaml, arch: Yaml | None = None) -> ConditionConfig:
 
     return ConditionConfig(
         embedders=tuple(embedder(network, inputs) for network, inputs in config["embedder_list"]),
-        projection_multiplier=config["projection_net_hidden_dim_multiplier"],
-        drop_sets=tuple((tuple(names), weight) for names, weight in config.get("drop_modalities_weight") or ()),
-        dropout_prob=config.get("dropout_prob", 0.0),
+        projection_multiplier=float(config["projection_net_hidden_dim_multiplier"]),
+        drop_sets=tuple((tuple(names), float(weight)) for names, weight in config.get("drop_modalities_weight") or ()),
+        dropout_prob=float(config.get("dropout_prob", 0)),
+    )
+
+
+def structure_flow(config: Yaml) -> StructureFlowConfig:
+    """Arguments of SparseStructureFlowTdfyWrapper."""
+    shape = config["latent_mapping"]["shape"]
+    positions = shape["pos_embedder"]
+    assert config["qk_rms_norm"]
+    assert config["force_zeros_cond"]
+    return StructureFlowConfig(
+        width=config["model_channels"],
+        blocks=config["num_blocks"],
+        heads=config.get("num_heads") or config["model_channels"] // 64,
+        mlp_ratio=float(config["mlp_ratio"]),
+        cond_channels=config["cond_channels"],
+        grid=positions["resolution"] // positions["patch_size"],
+        latent_channels=shape["in_channels"],
+        step_embedding=config["is_shortcut_model"],
+        freeze_shared_parameters=config["freeze_shared_parameters"],
     )

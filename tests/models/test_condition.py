@@ -65,7 +65,7 @@ def test_fusing_agrees_with_the_public_fuser_of_stage_2(name):
                 EmbedderConfig(network, tuple((name, group) for name, group in inputs))
                 for inputs in config["embedder_list"]
             ),
-            projection_multiplier=config["projection_net_hidden_dim_multiplier"],
+            projection_multiplier=float(config["projection_net_hidden_dim_multiplier"]),
         )
     )
     embedder.load_state_dict(case.weights)
