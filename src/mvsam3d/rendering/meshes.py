@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 
 from mvsam3d.rendering.compiled import compiled
+from mvsam3d.types import Mesh
 
 Array = np.ndarray
 
@@ -179,7 +180,12 @@ def _smooth(
             place = places[faces[face, corner]]
             x = y = z = 0.0
             for other in incident[offsets[place] : offsets[place + 1]]:
-                if (units[face] * units[other]).sum() >= cosine:
+                bend = (
+                    units[face, 0] * units[other, 0]
+                    + units[face, 1] * units[other, 1]
+                    + units[face, 2] * units[other, 2]
+                )
+                if bend >= cosine:
                     x += normals[other, 0]
                     y += normals[other, 1]
                     z += normals[other, 2]
@@ -209,3 +215,59 @@ def corner_normals(
     cosine = np.cos(np.radians(CREASE_DEGREES))
     _smooth(places, offsets, incident, np.ascontiguousarray(faces), normals, units, cosine, corners)
     return corners
+
+
+PLAIN_COLOUR = (0.7, 0.7, 0.7)  # of a mesh without colours
+SHADE = 0.4  # how much darker a face is that the camera sees edge on
+
+
+def render_mesh(
+    mesh: Mesh,
+    intrinsics: Float[np.ndarray, "3 3"],
+    camera_from_object: Float[np.ndarray, "4 4"],
+    width: int,
+    height: int,
+    *,
+    shade: bool = True,
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    samples: int = 2,
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """Picture of a mesh in its own colours (texture, else those of the vertices, else grey).
+
+    Args:
+        mesh: in the object frame; both sides of a face are drawn.
+        intrinsics: pixels.
+        camera_from_object: rigid or similarity, OpenCV camera.
+        width: pixels.
+        height: pixels.
+        shade: darken faces turned away from the camera, so that the shape shows.
+        background: sRGB.
+        samples: samples a side of a pixel.
+    Returns: sRGB in [0, 1], share of each pixel that is covered, depth = least camera z in it (inf where none).
+    """
+    camera = mesh.vertices @ camera_from_object[:3, :3].T + camera_from_object[:3, 3]
+    dense = np.diag([samples, samples, 1.0]) @ intrinsics
+    face_ids, shares, depth = rasterise(camera, mesh.faces, dense, samples * width, samples * height)
+    covered = face_ids >= 0
+    colours = _surface_colours(mesh, face_ids[covered], shares[covered])
+    if shade and covered.any():
+        turned = np.einsum("pc,pcd->pd", shares[covered], corner_normals(camera, mesh.faces)[face_ids[covered]])
+        point = np.einsum("pc,pcd->pd", shares[covered], camera[mesh.faces[face_ids[covered]]])
+        lengths = np.linalg.norm(turned, axis=1) * np.linalg.norm(point, axis=1)
+        facing = np.abs((turned * point).sum(axis=1)) / np.maximum(lengths, 1e-12)
+        colours = colours * (1 - SHADE * (1 - facing[:, None]))
+    picture = np.broadcast_to(np.asarray(background, np.float32), (*face_ids.shape, 3)).copy()
+    picture[covered] = colours
+    blocks = (height, samples, width, samples)
+    rgb = picture.reshape(*blocks, 3).mean(axis=(1, 3))
+    return rgb, covered.reshape(blocks).mean(axis=(1, 3), dtype=np.float32), depth.reshape(blocks).min(axis=(1, 3))
+
+
+def _surface_colours(
+    mesh: Mesh, face_ids: Int32[np.ndarray, " point"], shares: Float32[np.ndarray, "point 3"]
+) -> Float32[np.ndarray, "point 3"]:
+    if mesh.texture is not None and mesh.uv is not None:
+        return sample_texture(mesh.texture, interpolate(face_ids, shares, mesh.faces, mesh.uv))
+    if mesh.vertex_colours is not None:
+        return interpolate(face_ids, shares, mesh.faces, mesh.vertex_colours)
+    return np.broadcast_to(np.asarray(PLAIN_COLOUR, np.float32), (len(face_ids), 3))

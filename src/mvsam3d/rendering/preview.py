@@ -1,0 +1,128 @@
+"""One picture that shows a reconstruction: photos beside renders from the same places, and a turn around the object."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation
+
+from mvsam3d.rendering.meshes import render_mesh
+from mvsam3d.rendering.splats import render_splats
+from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
+
+Picture = UInt8[np.ndarray, "h w 3"]
+Tile = UInt8[np.ndarray, "side side 3"]
+
+GAP = 4  # pixels between tiles
+LABEL = 18  # pixels above each row
+MARGIN = 1.25  # side of a photo's cut-out in sides of the mask's box
+OUTLINE = (230, 30, 90)
+TURNS = 8
+TURN_ELEVATION = 20.0  # degrees
+TURN_DISTANCE = 2.8
+TURN_FOCAL = 1.45 * TURN_DISTANCE / 2  # in picture sides: the unit cube's diagonal stays inside
+MOST_PHOTOS = 8
+
+
+def preview(
+    photos: Sequence[Photo],
+    mesh: Mesh | None,
+    gaussians: GaussianCloud | None,
+    cameras: Sequence[Camera] | None = None,
+    *,
+    side: int = 192,
+) -> Picture:
+    """A sheet: the photos with their masks outlined; mesh and splats from each photo's camera; both on a turntable.
+
+    Args:
+        photos: as given; of more than MOST_PHOTOS an even choice is shown.
+        mesh: in the object frame, or None to leave its rows out.
+        gaussians: likewise.
+        cameras: each photo's, with the object frame as the world (`camera_from_world` may scale); None: no renders
+            beside the photos.
+        side: of a tile, in pixels.
+    """
+    assert cameras is None or len(cameras) == len(photos), "a camera for each photo"
+    shown = sorted({round(i) for i in np.linspace(0, len(photos) - 1, min(len(photos), MOST_PHOTOS))}) if photos else []
+    boxes = {i: _cut(photos[i].mask) for i in shown}
+    rows = [("photos " + ", ".join(photos[i].name for i in shown), [_photo(photos[i], boxes[i], side) for i in shown])]
+    turns = [(_turn_intrinsics(side), _turn_camera(360 * i / TURNS)) for i in range(TURNS)]
+    posed = []
+    if cameras is not None:
+        posed = [(_cut_intrinsics(cameras[i].intrinsics, boxes[i], side), cameras[i].camera_from_world) for i in shown]
+    for label, views in (("the photo's camera", posed), ("all around", turns)):
+        if views and mesh is not None:
+            rows.append((f"mesh, {label}", [_tile(render_mesh(mesh, k, pose, side, side)[0]) for k, pose in views]))
+        if views and gaussians is not None:
+            rows.append(
+                (f"splats, {label}", [_tile(render_splats(gaussians, k, pose, side, side)[0]) for k, pose in views])
+            )
+    return _sheet([row for row in rows if row[1]], side)
+
+
+def _cut(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float, float]:
+    """Left, top and side of the square around the mask, in pixels of the photo; it may reach outside."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0.0, 0.0, float(max(mask.shape))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    side = MARGIN * max(bottom - top, right - left)
+    return float(left + right - side) / 2, float(top + bottom - side) / 2, float(side)
+
+
+def _cut_intrinsics(
+    intrinsics: Float[np.ndarray, "3 3"], box: tuple[float, float, float], side: int
+) -> Float[np.ndarray, "3 3"]:
+    left, top, length = box
+    zoom = side / length
+    tile_from_photo = np.array([[zoom, 0, -zoom * left], [0, zoom, -zoom * top], [0, 0, 1]])
+    return np.asarray(tile_from_photo @ intrinsics)
+
+
+def _photo(photo: Photo, box: tuple[float, float, float], side: int) -> Tile:
+    left, top, length = box
+    zoom = (length / side, 0, left, 0, length / side, top)
+    if length > side:  # `resize` averages over the source pixels, `transform` would skip them
+        place = (round(left), round(top), round(left + length), round(top + length))
+        rgb = Image.fromarray(photo.rgb).crop(place).resize((side, side), Image.Resampling.BOX)
+    else:
+        rgb = Image.fromarray(photo.rgb).transform(
+            (side, side), Image.Transform.AFFINE, zoom, Image.Resampling.BILINEAR
+        )
+    mask = np.asarray(Image.fromarray(photo.mask).transform((side, side), Image.Transform.AFFINE, zoom))
+    tile = np.array(rgb)
+    tile[binary_dilation(mask) & ~mask] = OUTLINE
+    return tile
+
+
+def _tile(rgb: Float[np.ndarray, "side side 3"]) -> Tile:
+    return np.asarray(np.clip(255 * rgb + 0.5, 0, 255), np.uint8)
+
+
+def _turn_intrinsics(side: int) -> Float[np.ndarray, "3 3"]:
+    return np.array([[TURN_FOCAL * side, 0, side / 2], [0, TURN_FOCAL * side, side / 2], [0, 0, 1]])
+
+
+def _turn_camera(azimuth: float) -> Float[np.ndarray, "4 4"]:
+    """Looks at the origin; 0 degrees sees the front from -Y, 90 the +X side."""
+    a, e = math.radians(azimuth), math.radians(TURN_ELEVATION)
+    away = np.array([math.sin(a) * math.cos(e), -math.cos(a) * math.cos(e), math.sin(e)])
+    right = np.array([math.cos(a), math.sin(a), 0.0])
+    camera_from_object = np.eye(4)
+    camera_from_object[:3, :3] = np.stack([right, np.cross(-away, right), -away])
+    camera_from_object[2, 3] = TURN_DISTANCE
+    return camera_from_object
+
+
+def _sheet(rows: Sequence[tuple[str, Sequence[Tile]]], side: int) -> Picture:
+    width = max((len(tiles) for _, tiles in rows), default=1) * (side + GAP) + GAP
+    sheet = Image.new("RGB", (width, len(rows) * (LABEL + side + GAP) + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for i, (label, tiles) in enumerate(rows):
+        top = i * (LABEL + side + GAP) + GAP
+        draw.text((GAP, top), label, fill=(60, 60, 60), font=font)
+        for j, tile in enumerate(tiles):
+            sheet.paste(Image.fromarray(tile), (GAP + j * (side + GAP), top + LABEL))
+    return np.asarray(sheet)
