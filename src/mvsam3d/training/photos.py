@@ -1,4 +1,4 @@
-"""From a clean render to something like a photo and a segmenter's mask: backgrounds, optics, sensor, mistakes. NumPy only."""
+"""From a clean render to something like a photo and a segmenter's mask: backgrounds, optics, sensor, mistakes."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def photograph(
     depth: Float32[np.ndarray, "s s"],
     rng: np.random.Generator,
     *,
-    strength: float = 1.0,
+    strength: float | int = 1.0,
 ) -> tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]:
     """A photo with a background and flaws, and the mask a segmenter might give for it.
 
@@ -71,7 +71,8 @@ def _compose(rgb: UInt8[np.ndarray, "s s 3"], alpha: Mask, depth: Float32[np.nda
 
 def _colour(rng: Rng) -> Float32[np.ndarray, " 3"]:
     value, chroma = rng.uniform(0.05, 1.0), rng.uniform(0, 0.5) ** 1.5
-    return np.clip(value * (1 + chroma * rng.uniform(-1, 1, 3)), 0, 1).astype(np.float32)
+    rgb: Float32[np.ndarray, " 3"] = np.clip(value * (1 + chroma * rng.uniform(-1, 1, 3)), 0, 1).astype(np.float32)
+    return rgb
 
 
 def _plain(size: int, rng: Rng) -> Image:
@@ -88,7 +89,8 @@ def _ramp(size: int, rng: Rng) -> Float32[np.ndarray, "s s"]:
 
 
 def _mixed(t: Float32[np.ndarray, "s s"], rng: Rng) -> Image:
-    return (_colour(rng) * (1 - t[..., None]) + _colour(rng) * t[..., None]).astype(np.float32)
+    image: Image = (_colour(rng) * (1 - t[..., None]) + _colour(rng) * t[..., None]).astype(np.float32)
+    return image
 
 
 def _gradient(size: int, rng: Rng) -> Image:
@@ -99,10 +101,11 @@ def _enlarged(grid: Float32[np.ndarray, "n n channel"], size: int) -> Float32[np
     """Bilinear."""
     at = np.linspace(0, len(grid) - 1, size, dtype=np.float32)
     low = np.minimum(at.astype(int), len(grid) - 2)
-    share = (at - low)[:, None, None]
+    share = (at - low).astype(np.float32)[:, None, None]
     rows = grid[low] * (1 - share) + grid[low + 1] * share
     share = share.transpose(1, 0, 2)
-    return (rows[:, low] * (1 - share) + rows[:, low + 1] * share).astype(np.float32)
+    image: Float32[np.ndarray, "s s channel"] = rows[:, low] * (1 - share) + rows[:, low + 1] * share
+    return image
 
 
 def _field(size: int, rng: Rng, cells: int) -> Float32[np.ndarray, "s s 1"]:
@@ -158,7 +161,8 @@ def _contact_shadow(back: Image, alpha: Mask, rng: Rng) -> Image:
     y, x = np.mgrid[:size, :size]
     r = ((y - bottom + 0.4 * height) / height) ** 2 + ((x - middle - rng.normal(0, 0.15) * width) / width) ** 2
     dark = rng.uniform(0.3, 0.8) * np.exp(-1.2 * r)[..., None]
-    return (back * (1 - dark)).astype(np.float32)
+    darkened: Image = (back * (1 - dark)).astype(np.float32)
+    return darkened
 
 
 def blur(image: Float[np.ndarray, "s s channel"], sigma: float) -> Float32[np.ndarray, "s s channel"]:
@@ -175,7 +179,7 @@ def blur(image: Float[np.ndarray, "s s channel"], sigma: float) -> Float32[np.nd
     return sum((k * wide[:, i : i + n] for i, k in enumerate(kernel)), np.zeros(image.shape, dtype=np.float32))
 
 
-def _flaws(image: Image, rng: Rng, strength: float) -> Image:
+def _flaws(image: Image, rng: Rng, strength: float | int) -> Image:
     """Exposure, white balance, contrast, saturation, gamma; then blur, noise and blocks."""
     image = image ** np.exp(strength * rng.normal(0, 0.12))
     gains = np.exp(strength * rng.normal(0, 0.1) + strength * rng.normal(0, 0.05, 3))
@@ -190,7 +194,8 @@ def _flaws(image: Image, rng: Rng, strength: float) -> Image:
         image = image + level * rng.standard_normal(image.shape, dtype=np.float32)
     if rng.uniform() < 0.4:
         image = blocky(image.astype(np.float32), strength * rng.uniform(0.2, 1.5))
-    return np.clip(image, 0, 1).astype(np.float32)
+    flawed: Image = np.clip(image, 0, 1).astype(np.float32)
+    return flawed
 
 
 def blocky(image: Image, coarseness: float) -> Image:
@@ -216,7 +221,7 @@ def _grown(mask: Mask, pixels: int) -> Mask:
     return mask
 
 
-def _mistaken(alpha: Mask, rng: Rng, strength: float) -> Mask:
+def _mistaken(alpha: Mask, rng: Rng, strength: float | int) -> Mask:
     """Too wide or too narrow, a wobbly outline, a bite or hole, a speck; never empty."""
     size = len(alpha)
     reach = max(1, round(2 * strength * size / 112))

@@ -14,8 +14,10 @@ def _turn(p: Palette) -> Matrix:
     if kind < 0.4:
         return rotation("z", u(0, 360))
     if kind < 0.65:
-        return rotation("x", 90.0 * p.rng.integers(4)) @ rotation("y", 90.0 * p.rng.integers(4))
-    return rotation("z", u(0, 360)) @ rotation("x", u(0, 360)) @ rotation("y", u(0, 360))
+        square: Matrix = rotation("x", 90.0 * p.rng.integers(4)) @ rotation("y", 90.0 * p.rng.integers(4))
+        return square
+    free: Matrix = rotation("z", u(0, 360)) @ rotation("x", u(0, 360)) @ rotation("y", u(0, 360))
+    return free
 
 
 def _solid(

@@ -2,10 +2,13 @@
 cache notices changes of a function's own file only.
 
 An object is a flat tape of parts. Parts follow each other in groups; inside a group each part is combined with what the
-group has so far, and each finished group with what the object has so far. Distances are conservative: outside they never
-exceed the true distance to the surface, so a ray may advance by them and a ball of that radius is empty.
+group has so far, and each finished group with what the object has so far. Distances are conservative: they never exceed
+the true distance to the surface, so a ray may advance by them, and a ball of that radius is all empty or all solid.
 Kernels work in build units; `Tape.frame` takes the object frame there.
 """
+
+# Elements of the untyped arrays that numba takes are Any to mypy:
+# mypy: disable-error-code="no-any-return"
 
 import inspect
 from collections.abc import Callable
@@ -58,7 +61,7 @@ def _box(v: Array, j: int, x: float, y: float, z: float) -> float:
 
 @compiled
 def _ellipsoid(v: Array, j: int, x: float, y: float, z: float) -> float:
-    """Outside: (k - 1) / |grad k| of the norm k = |p / r|, a lower bound since k is convex. Inside: least radius times k - 1."""
+    """Outside (k - 1) / |grad k| of the norm k = |p / r|, a lower bound since k is convex; inside (k - 1) * least r."""
     a, b, c = x / v[j, 0], y / v[j, 1], z / v[j, 2]
     k = np.sqrt(a * a + b * b + c * c)
     if k < 1.0:
@@ -103,7 +106,7 @@ def _torus(v: Array, j: int, x: float, y: float, z: float) -> float:
 
 @compiled
 def _polygon(v: Array, j: int, x: float, y: float, closed: bool) -> float:
-    """Signed distance to the polygon of int(v[j, 0]) points v[j, 3:]; if not closed, its last edge only closes the inside."""
+    """Signed distance to the polygon of v[j, 0] points v[j, 3:]; unless closed, its last edge only ends the inside."""
     n = int(v[j, 0])
     best, inside = FAR, False
     last = n - 1
@@ -128,7 +131,7 @@ def _prism(v: Array, j: int, x: float, y: float, z: float) -> float:
 
 @compiled
 def _lathe(v: Array, j: int, x: float, y: float, z: float) -> float:
-    """Outline of (radius, height) points around z: a shell of thickness v[j, 1], or solid where that is 0; grown by v[j, 2]."""
+    """Outline of (radius, height) points around z: a shell of thickness v[j, 1], or solid if 0; grown by v[j, 2]."""
     d = _polygon(v, j, np.sqrt(x * x + y * y), z, False)
     return (abs(d) - 0.5 * v[j, 1] if v[j, 1] > 0.0 else d) - v[j, 2]
 
@@ -146,7 +149,7 @@ def _tube_at(v: Array, j: int, x: float, y: float, z: float, t: float) -> float:
 
 @compiled
 def _tube(v: Array, j: int, x: float, y: float, z: float) -> float:
-    """Around the quadratic Bezier curve of three points v[j, :9], radius v[j, 9] to v[j, 10]: roots of a cubic (Cardano)."""
+    """Around the quadratic Bezier curve of three points v[j, :9], radius v[j, 9] to v[j, 10]: roots of a cubic."""
     ax, ay, az = v[j, 3] - v[j, 0], v[j, 4] - v[j, 1], v[j, 5] - v[j, 2]
     bx, by, bz = v[j, 0] - 2 * v[j, 3] + v[j, 6], v[j, 1] - 2 * v[j, 4] + v[j, 7], v[j, 2] - 2 * v[j, 5] + v[j, 8]
     dx, dy, dz = v[j, 0] - x, v[j, 1] - y, v[j, 2] - z
@@ -226,7 +229,7 @@ def blended_union(a: float, b: float, k: float) -> float:
 
 @compiled
 def distance(tape: Tape, ids: Array, count: int, x: float, y: float, z: float) -> tuple[float, int]:
-    """Signed distance at a point, and the part that makes the surface there; over the parts ids[:count], in tape order."""
+    """Signed distance at a point, and the part that makes the surface there; of the parts ids[:count], in order."""
     parts, n, gn = tape.parts, tape.numbers, tape.group_numbers
     best, best_part = FAR, -1
     i = 0
@@ -512,7 +515,7 @@ def project(tape: Tape, points: Array, steps: int, h: float) -> tuple[Array, Arr
 
 @compiled
 def solid(tape: Tape, resolution: int, threshold: float) -> Array:
-    """Cells whose centre lies closer than `threshold` (object units) to the object; blocks of 4^3 cells are decided at once."""
+    """Cells whose centre is less than `threshold` (object units) from the object; blocks of 4^3 are decided at once."""
     grid = np.zeros((resolution, resolution, resolution), np.bool_)
     ids, s = np.empty(len(tape.parts), np.int64), tape.frame[3]
     block = 4
@@ -546,7 +549,7 @@ def solid(tape: Tape, resolution: int, threshold: float) -> Array:
 
 @compiled
 def surface_cells(tape: Tape, cells: Array, half: float, levels: int) -> Array:
-    """Centres (build units) of the cells that may hold surface, after cutting cells of half side `half` `levels` times."""
+    """Centres (build units) of cells that may hold surface, after cutting cells of half side `half` `levels` times."""
     ids = all_parts(tape)
     for _ in range(levels):
         half *= 0.5
@@ -565,17 +568,22 @@ def surface_cells(tape: Tape, cells: Array, half: float, levels: int) -> Array:
 
 @compiled
 def climb(tape: Tape, points: Array, axis: int, sign: float, step: float) -> float:
-    """How far the surface reaches in one direction (build units), walking on from points on it by at most 2 * step."""
+    """How far the surface reaches in one direction (build units): walks uphill along it from points on it.
+
+    Steps start at `step` and are halved, so each walk ends within 2 * step of its start.
+    """
     ids = all_parts(tape)
-    best = -FAR
+    best, h = -FAR, 0.02 * step
     for i in range(len(points)):
         at, here = points[i].copy(), step
-        for _ in range(5):
-            new = at.copy()
-            new[axis] += sign * here
+        for _ in range(8):
+            n = normal(tape, ids, len(ids), at[0], at[1], at[2], h)
+            uphill = np.array([-n[axis] * n[0], -n[axis] * n[1], -n[axis] * n[2]])
+            uphill[axis] += 1.0
+            new = at + sign * here / (np.sqrt(np.sum(uphill * uphill)) + 1e-6) * uphill
             for _ in range(2):
                 d = distance(tape, ids, len(ids), new[0], new[1], new[2])[0]
-                nx, ny, nz = normal(tape, ids, len(ids), new[0], new[1], new[2], 0.02 * step)
+                nx, ny, nz = normal(tape, ids, len(ids), new[0], new[1], new[2], h)
                 new[0], new[1], new[2] = new[0] - d * nx, new[1] - d * ny, new[2] - d * nz
             if sign * new[axis] > sign * at[axis]:
                 at = new
@@ -599,7 +607,7 @@ def _enter(o: Vector, d: Vector, lower: Array, upper: Array) -> tuple[float, flo
 def march(
     tape: Tape, ids: Array, count: int, o: Vector, d: Vector, near: float, far: float, cone: float, least: float
 ) -> float:
-    """Distance along the ray to the first surface between near and far, or -1. A hit is closer than max(cone * t, least)."""
+    """Way along the ray to the first surface between near and far, or -1. A hit is closer than max(cone * t, least)."""
     t = near
     for _ in range(128):
         if t > far:
@@ -607,7 +615,7 @@ def march(
         gap = distance(tape, ids, count, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])[0]
         close = max(cone * t, least)
         if gap < close:
-            return t
+            return t + gap
         t += gap
     return t if gap < 4.0 * close else -1.0
 
@@ -636,7 +644,7 @@ def _lit(
     sky: Array,
     far: float,
 ) -> Vector:
-    """Linear colour of a surface point: hemisphere light with occlusion, lights (the first may cast a shadow), highlights."""
+    """Linear colour of a surface point: hemisphere light with occlusion, lights, some with shadows, highlights."""
     s = tape.frame[3]
     open_ = 1.0
     for i in range(1, 3):

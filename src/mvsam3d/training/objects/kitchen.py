@@ -11,9 +11,7 @@ ALONG_Y_DOWN = rotation("x", 90)  # a decal's z axis to -y: it faces the front
 
 def _label(b: Builder, p: Palette, mat: int, z: float, width: float, height: float) -> None:
     """A mark on the front of what is made of `mat`."""
-    shapes = ("box", "disk", "star", "bars")
-    shape = shapes[p.rng.integers(4)]
-    b.decal(Decal(mat, shape, p.colour(), (0.0, 0.0, z), ALONG_Y_DOWN, width, height))  # type: ignore[arg-type]
+    b.decal(Decal(mat, p.mark(), p.colour(), (0.0, 0.0, z), ALONG_Y_DOWN, width, height))
 
 
 def mug(b: Builder, p: Palette) -> None:

@@ -1,4 +1,4 @@
-"""Objects as programs: parts, groups, warps and materials, put together by a `Builder`; and what can be asked of them."""
+"""Objects as programs of parts, groups, warps and materials, put together by a `Builder`; what they can be asked."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ from mvsam3d.training.objects import kernels
 from mvsam3d.training.objects.kernels import Tape
 from mvsam3d.training.objects.textures import Decal, Material
 
-Point = Sequence[float]
+Number = float | int
+Point = Sequence[Number] | Float[np.ndarray, " n"]
 Matrix = Float64[np.ndarray, "3 3"]
 Op = Literal["union", "subtract", "intersect"]
 WarpKind = Literal["bend", "twist", "taper"]
@@ -40,7 +41,7 @@ class GeneratedObject:
     hull: Float32[np.ndarray, "point 3"]  # points on the surface, close enough together to frame the object
 
 
-def rotation(axis: Literal["x", "y", "z"], degrees: float) -> Matrix:
+def rotation(axis: Literal["x", "y", "z"], degrees: Number) -> Matrix:
     """Right-handed rotation about an axis."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     match axis:
@@ -71,19 +72,19 @@ def towards(direction: Point) -> Matrix:
 @dataclass
 class _Group:
     op: Op
-    blend: float
+    blend: Number
     warp: WarpKind | None
-    amount: float
+    amount: Number
     origin: Float64[np.ndarray, " 3"]
     rotation: Matrix
-    spheres: list[tuple[Float64[np.ndarray, " 3"], float]]
+    spheres: list[tuple[Float64[np.ndarray, " 3"], Number]]
 
 
 class Builder:
     """Collects parts. Lengths are free: `finish` scales the object into its cube.
 
-    Every part takes `mat` (a material's number), `op`, `blend` (radius by which the joint is rounded off) and, where the
-    part has no ends that say it, `rot` (part frame to its surroundings).
+    Every part takes `mat` (a material's number), `op`, `blend` (radius by which the joint is rounded off) and, where no
+    ends say it, `rot` (part frame to its surroundings).
     """
 
     def __init__(self) -> None:
@@ -120,7 +121,7 @@ class Builder:
 
     @contextmanager
     def group(
-        self, op: Op = "union", *, blend: float = 0.0, warp: WarpKind | None = None, amount: float = 0.0
+        self, op: Op = "union", *, blend: Number = 0.0, warp: WarpKind | None = None, amount: Number = 0.0
     ) -> Iterator[None]:
         """Parts inside are combined with each other first. A warp acts in the current frame (see `kernels.unwarp`)."""
         assert self._open is None, "groups do not nest"
@@ -136,13 +137,13 @@ class Builder:
     def _add(
         self,
         kind: int,
-        params: Sequence[float],
+        params: Sequence[Number],
         centre: Point,
         rot: Matrix,
-        sphere: tuple[Point, float],
+        sphere: tuple[Point, Number],
         mat: int,
         op: Op,
-        blend: float,
+        blend: Number,
     ) -> None:
         alone = self._open is None
         group = self._open or _Group(op, blend, None, 0.0, np.zeros(3), IDENTITY, [])
@@ -167,10 +168,10 @@ class Builder:
         size: Point,
         mat: int = -1,
         *,
-        round: float = 0.0,
+        round: Number = 0.0,
         rot: Matrix = IDENTITY,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
         """A box with edges rounded inside its full size."""
         half = [max(0.5 * side, 1e-4) for side in size]
@@ -185,12 +186,12 @@ class Builder:
         *,
         rot: Matrix = IDENTITY,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
         """An ellipsoid."""
         self._add(kernels.ELLIPSOID, list(radii), centre, rot, ((0, 0, 0), max(radii)), mat, op, blend)
 
-    def ball(self, centre: Point, radius: float, mat: int = -1, *, op: Op = "union", blend: float = 0.0) -> None:
+    def ball(self, centre: Point, radius: Number, mat: int = -1, *, op: Op = "union", blend: Number = 0.0) -> None:
         """A sphere."""
         self.ellipsoid(centre, (radius, radius, radius), mat, op=op, blend=blend)
 
@@ -198,12 +199,12 @@ class Builder:
         self,
         a: Point,
         b: Point,
-        radius: float,
+        radius: Number,
         mat: int = -1,
         *,
-        end: float | None = None,
+        end: Number | None = None,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
         """The hull of two balls around a and b, of radius `radius` and `end`."""
         end = radius if end is None else end
@@ -219,13 +220,13 @@ class Builder:
         self,
         a: Point,
         b: Point,
-        radius: float,
+        radius: Number,
         mat: int = -1,
         *,
-        end: float | None = None,
-        round: float = 0.0,
+        end: Number | None = None,
+        round: Number = 0.0,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
         """A cylinder or frustum from a to b with flat ends, radius `radius` at a and `end` at b."""
         start, stop = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -240,14 +241,14 @@ class Builder:
     def torus(
         self,
         centre: Point,
-        radius: float,
-        tube: float,
+        radius: Number,
+        tube: Number,
         mat: int = -1,
         *,
-        arc: float = 360.0,
+        arc: Number = 360.0,
         rot: Matrix = IDENTITY,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
         """A ring around the part's z axis, or an arc of it (degrees) centred on the part's +y."""
         half = math.radians(0.5 * arc)
@@ -258,13 +259,13 @@ class Builder:
         self,
         centre: Point,
         outline: Sequence[Point],
-        height: float,
+        height: Number,
         mat: int = -1,
         *,
-        round: float = 0.0,
+        round: Number = 0.0,
         rot: Matrix = IDENTITY,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
         """A polygon in the part's xy plane, `height` thick about it; rounding grows the outline by `round`."""
         assert 3 <= len(outline) <= MOST_POINTS, f"{len(outline)} points"
@@ -282,13 +283,13 @@ class Builder:
         profile: Sequence[Point],
         mat: int = -1,
         *,
-        wall: float = 0.0,
-        round: float = 0.0,
+        wall: Number = 0.0,
+        round: Number = 0.0,
         rot: Matrix = IDENTITY,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
-        """(radius, height) points turned around the part's z axis: solid, or a shell of thickness `wall` along the points."""
+        """(radius, height) points turned around the part's z axis: solid, or a shell of thickness `wall`."""
         points = [(float(r), float(z)) for r, z in profile]
         if wall == 0.0:  # close the solid towards the axis
             points = [(0.0, points[0][1]), *points] if points[0][0] > 0 else points
@@ -305,12 +306,12 @@ class Builder:
         a: Point,
         b: Point,
         c: Point,
-        radius: float,
+        radius: Number,
         mat: int = -1,
         *,
-        end: float | None = None,
+        end: Number | None = None,
         op: Op = "union",
-        blend: float = 0.0,
+        blend: Number = 0.0,
     ) -> None:
         """A round tube along the quadratic Bezier curve of control points a, b, c."""
         start, bow, stop = (np.asarray(p, dtype=np.float64) for p in (a, b, c))
@@ -361,7 +362,7 @@ class Builder:
 def _fit(
     tape: Tape, centre: Float64[np.ndarray, " 3"], half: float, what: str
 ) -> tuple[Tape, Float64[np.ndarray, "cell 3"], float]:
-    """A frame that fits roughly, and centres and half side (in it) of the cells of a 32^3 grid that may hold surface."""
+    """A frame that fits roughly, and in it centres and half side of the cells of a 32^3 grid that may hold surface."""
     cells = centre[None]
     for levels in (4, 5):
         cells = kernels.surface_cells(tape, centre[None], half, levels)
@@ -380,7 +381,7 @@ def _reach(tape: Tape, hull: Float64[np.ndarray, "point 3"], step: float) -> Flo
     box = np.empty((2, 3))
     for side, sign in enumerate((-1.0, 1.0)):
         for axis in range(3):
-            ends = points[np.argsort(-sign * points[:, axis])[:24]]
+            ends = points[np.argsort(-sign * points[:, axis])[:16]]
             far = sign * kernels.climb(tape, ends, axis, sign, step * float(tape.frame[3]))
             box[side, axis] = (far - tape.frame[axis]) / tape.frame[3]
     return box
@@ -419,7 +420,7 @@ def _warp_row(group: _Group, warp: WarpKind, tape: Tape, number: int) -> None:
 
 
 def _warped(
-    warp: WarpKind, amount: float, points: Float64[np.ndarray, "n 3"]
+    warp: WarpKind, amount: Number, points: Float64[np.ndarray, "n 3"]
 ) -> tuple[Float64[np.ndarray, "n 3"], float]:
     """Points after the warp that `kernels.unwarp` takes back, and by how much distances shrink at most."""
     x, y, z = points.T
@@ -442,7 +443,7 @@ def _warped(
 
 
 def signed_distance(obj: GeneratedObject, points: Float32[np.ndarray, "point 3"]) -> Float32[np.ndarray, " point"]:
-    """Signed distance in the object frame, negative inside; its magnitude never exceeds the true one (but for blends)."""
+    """Signed distance in the object frame, negative inside; its size never exceeds the true one, but for blends."""
     return kernels.distances(obj.tape, points)
 
 
@@ -454,8 +455,9 @@ def surface_colour(obj: GeneratedObject, points: Float[np.ndarray, "point 3"]) -
 def solid_grid(obj: GeneratedObject, resolution: int) -> Bool[np.ndarray, "r r r"]:
     """Which cells are solid, axes x, y, z.
 
-    Cell i spans [i, i + 1) / resolution - 0.5 with its centre at (i + 0.5) / resolution - 0.5; it is solid if the signed
-    distance at its centre is below 0.35 / resolution: inside, or so near that even a sheet thinner than a cell survives.
+    Cell i spans [i, i + 1) / resolution - 0.5 with its centre at (i + 0.5) / resolution - 0.5. It is solid if the
+    signed distance at its centre is below 0.35 / resolution: inside, or so near that most sheets thinner than a cell
+    survive (two such limits make 0.7 cells).
     """
     return kernels.solid(obj.tape, resolution, 0.35 / resolution)
 

@@ -37,12 +37,12 @@ class CameraRange:
 
 
 def look_at(
-    azimuth: float,
-    elevation: float,
-    distance: float,
+    azimuth: float | int,
+    elevation: float | int,
+    distance: float | int,
     *,
-    roll: float = 0.0,
-    target: tuple[float, float, float] = (0, 0, 0),
+    roll: float | int = 0.0,
+    target: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Float64[np.ndarray, "4 4"]:
     """camera_from_object (OpenCV) of a camera looking at a point of the object frame.
 

@@ -6,8 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-
-Colour = tuple[float, float, float]
+Colour = tuple[float | int, float | int, float | int]
 Texture = Literal[
     "solid",
     "stripes",
@@ -58,10 +57,10 @@ class Decal:
     material: int
     shape: DecalShape
     rgb: Colour
-    origin: tuple[float, ...]
+    origin: tuple[float | int, ...]
     rotation: Float64[np.ndarray, "3 3"]  # decal frame to the builder's
-    width: float
-    height: float
+    width: float | int
+    height: float | int
 
     def row(self) -> Float64[np.ndarray, " n"]:
         """As the kernels read it."""
@@ -70,7 +69,7 @@ class Decal:
         return np.array([self.material, kind, *self.rgb, *self.origin, *self.rotation.T.ravel(), *half])
 
 
-def hsv(hue: float, saturation: float, value: float) -> Colour:
+def hsv(hue: float | int, saturation: float | int, value: float | int) -> Colour:
     """sRGB of a hue (any real, period 1), saturation and value."""
     steps = ((shift + 6 * hue) % 6 for shift in (5.0, 3.0, 1.0))
     r, g, b = (value * (1 - saturation * max(0.0, min(k, 4 - k, 1.0))) for k in steps)
@@ -217,6 +216,10 @@ class Palette:
         """Any of the kinds."""
         kinds = (self.painted, self.painted, self.fabric, self.wood, self.metal, self.plain)
         return kinds[self.rng.integers(len(kinds))]()
+
+    def mark(self) -> DecalShape:
+        """Any shape of decal."""
+        return DECALS[self.rng.integers(len(DECALS))]
 
     def _pick(self, *kinds: Texture) -> Texture:
         return kinds[self.rng.integers(len(kinds))]

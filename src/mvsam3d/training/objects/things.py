@@ -1,4 +1,4 @@
-"""Tools, instruments, devices, things to wear and to carry, toys and buildings. Fronts face -Y; tools stand on their handles."""
+"""Tools, instruments, devices, clothes, bags, toys and buildings. Fronts face -Y; tools stand on their handles."""
 
 import numpy as np
 
@@ -389,12 +389,11 @@ def _volume(b: Builder, p: Palette, long: float, wide: float, thick: float) -> N
     for z in (0.5 * skin, thick - 0.5 * skin):
         b.box((0, 0, z), (long, wide, skin), cover)
     b.box((0, -0.5 * wide, 0.5 * thick), (long, 0.03 * wide + 0.002, thick), cover, round=0.001)
-    shapes = ("box", "disk", "star", "bars")
     for _ in range(p.rng.integers(1, 3)):
         at = (p.rng.uniform(-0.25, 0.25) * long, p.rng.uniform(-0.2, 0.2) * wide, 0.6 * thick)
-        shape = shapes[p.rng.integers(4)]
+        shape = p.mark()
         size = p.rng.uniform(0.2, 0.6, 2) * (long, wide)
-        b.decal(Decal(cover, shape, p.colour(), at, rotation("z", 0), float(size[0]), float(size[1])))  # type: ignore[arg-type]
+        b.decal(Decal(cover, shape, p.colour(), at, rotation("z", 0), float(size[0]), float(size[1])))
 
 
 def carton(b: Builder, p: Palette) -> None:
@@ -402,18 +401,17 @@ def carton(b: Builder, p: Palette) -> None:
     u = p.rng.uniform
     card, tape = b.material(p.any()), b.material(p.painted())
     w, d, h, kind = u(0.25, 0.6), u(0.2, 0.5), u(0.15, 0.6), p.rng.integers(5)
-    shapes = ("box", "disk", "star", "bars")
     b.decal(
         Decal(
             card,
-            shapes[p.rng.integers(4)],
+            p.mark(),
             p.colour(),
             (u(-0.2, 0.2) * w, -0.4 * d, u(0.3, 0.7) * h),
             FACING_FRONT,
             u(0.2, 0.6) * w,
             u(0.2, 0.6) * h,
         )
-    )  # type: ignore[arg-type]
+    )
     if kind == 0:
         b.box((0, 0, 0.5 * h), (w, d, h), card, round=0.008)
         b.box((0, 0, 0.5 * h), (0.12 * w, d + 0.006, h + 0.006), tape)
@@ -422,7 +420,6 @@ def carton(b: Builder, p: Palette) -> None:
             b.box((0, 0, 0.5 * h), (w, d, h), card, round=0.005)
             b.box((0, 0, 0.5 * h + 0.02), (w - 0.03, d - 0.03, h), card, op="subtract")
         for sx in SIDES:
-            b.box((sx * 0.25 * w, 0, 0), (0.5 * w, d, 0.015), card, rot=rotation("y", 0)) if u() < 0.0 else None
             with b.placed((sx * 0.5 * w, 0, h), rotation("y", -sx * u(-50, 40))):
                 b.box((sx * 0.2 * w, 0, 0), (0.4 * w, 0.98 * d, 0.015), card)
     elif kind == 2:
@@ -629,19 +626,18 @@ def shirt(b: Builder, p: Palette) -> None:
         b.prism((0, 0, 0), outline, 2 * d, cloth, round=0.06, rot=FACING_FRONT, blend=0.05)
         b.ellipsoid((0, -0.02, h + 0.05), (0.34 * w, 0.09, 0.1), trim, op="subtract")
         b.box((0, 0, -0.05), (4 * w, d, 0.2), trim, op="subtract")
-    shapes = ("box", "disk", "star", "bars")
     if u() < 0.7:
         b.decal(
             Decal(
                 cloth,
-                shapes[p.rng.integers(4)],
+                p.mark(),
                 p.colour(),
                 (0.0, -0.02, 0.6 * h),
                 FACING_FRONT,
                 u(0.5, 1.1) * w,
                 u(0.1, 0.3),
             )
-        )  # type: ignore[arg-type]
+        )
 
 
 def glasses(b: Builder, p: Palette) -> None:
@@ -731,7 +727,7 @@ def candle(b: Builder, p: Palette) -> None:
             [(foot, 0), (foot, 0.03), (0.03, 0.08), (0.05, 0.3 * h), (0.02, 0.5 * h), (0.025, h), (0.07, h + 0.02)],
             metal,
         )
-        places = [(0.0, 0.0)] + [(sx * u(0.18, 0.26), 0.0) for sx in SIDES for _ in range(1) if arms]
+        places = [(0.0, 0.0)] + [(sx * u(0.18, 0.26), 0.0) for sx in SIDES if arms]
         for x, _ in places:
             tall = u(0.1, 0.35)
             if x:
@@ -879,7 +875,7 @@ def tower(b: Builder, p: Palette) -> None:
         b.rod((0, 0, h + 0.16), (0, 0, h + 0.3), 0.6 * r, roof, end=0.01)
     elif kind == 2:
         z, side = 0.0, 1.2 * r
-        for i in range(p.rng.integers(1, 4)):
+        for _ in range(p.rng.integers(1, 4)):
             tall = u(0.3, 0.6)
             b.box((0, 0, z + 0.5 * tall), (2 * side, 2 * side, tall), wall)
             for k in range(4):
@@ -916,18 +912,17 @@ def toy_blocks(b: Builder, p: Palette) -> None:
         for i in range(p.rng.integers(2, 5)):
             with b.placed((u(-0.03, 0.03), u(-0.03, 0.03), z), rotation("z", u(-25, 25))):
                 b.box((0, 0, 0.5 * size), (size, size, size), mats[i], round=0.015)
-                shapes = ("box", "disk", "star", "bars")
                 b.decal(
                     Decal(
                         mats[i],
-                        shapes[p.rng.integers(4)],
+                        p.mark(),
                         p.colour(),
                         (0.0, -0.4 * size, 0.5 * size),
                         FACING_FRONT,
                         0.6 * size,
                         0.6 * size,
                     )
-                )  # type: ignore[arg-type]
+                )
             z += size
         if u() < 0.5:
             b.rod((0, 0, z), (0, 0, z + 0.2), 0.12, mats[-1], end=0.005)
