@@ -47,8 +47,8 @@ def test_renders_lie_on_the_photos() -> None:
         black = tile(sheet, 2, i).max(axis=-1) < 128
         assert red.sum() > 4000
         assert (tile(sheet, 0, i) == OUTLINE).all(axis=-1).any()
-        # The disk's radius is 38 pixels: a ring of half a pixel is 3 % of it; Gaussians at the rim add up, and reach out
-        # by three of their standard deviations, near 3 pixels.
+        # The disk's radius is 38 pixels: a ring of half a pixel is 3 % of it; Gaussians at the rim add up, and reach
+        # out by three of their standard deviations, near 3 pixels.
         for drawn, least in ((green, 0.94), (black, 0.8)):
             assert (drawn & red).sum() / (drawn | red).sum() > least
             centres = [np.argwhere(area).mean(axis=0) for area in (drawn, red)]
