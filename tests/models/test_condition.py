@@ -12,7 +12,6 @@ from mvsam3d.models.condition import (
     JointViews,
     PrecomputedConfig,
 )
-from mvsam3d.models.efficientnet import EfficientNetConfig
 from mvsam3d.models.image_encoder import VitConfig
 from mvsam3d.models.pointmap_encoder import PointmapConfig
 from mvsam3d.types import Conditions, Span
@@ -121,17 +120,6 @@ def test_training_drops_sets_by_their_weights():
     assert abs(pointmap.float().mean() - 0.1) < 0.035
     again = embedder({}, features=features, generator=torch.Generator().manual_seed(0)).tokens
     assert torch.equal(tokens, again)
-
-
-def test_efficientnet_weights_are_in_no_checkpoint():
-    config = ConditionConfig(
-        embedders=(EmbedderConfig(EfficientNetConfig(input_size=32), (("image", "view"),)),), width=8
-    )
-    cached = replace(config, embedders=(EmbedderConfig(PrecomputedConfig(width=320), (("image", "view"),)),))
-    embedder = ConditionEmbedder(config)
-    tokens = embedder({"image": torch.rand(1, 3, 32, 32)}).tokens
-    assert tokens.shape == (1, 1, 8)
-    assert set(embedder.state_dict()) == set(ConditionEmbedder(cached).state_dict())
 
 
 def test_joint_views_puts_the_views_in_a_row_and_marks_the_first():  # closed form
