@@ -27,3 +27,7 @@ class InvalidOption(MvSam3dError):
 
 class MissingExtra(MvSam3dError):
     """A feature needs a package that a plain install leaves out."""
+
+
+class NothingFound(MvSam3dError):
+    """The model finds no object in the photos."""

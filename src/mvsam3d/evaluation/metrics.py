@@ -1,33 +1,43 @@
-"""Measures of a reconstruction, pure functions."""
+"""Measures of a reconstruction over many objects, pure functions."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from scipy.ndimage import label
 from torch import Tensor
+
+from mvsam3d.geometry.occupancy import OccupancyIou, occupancy_iou
 
 
 @dataclass(frozen=True)
-class OccupancyIou:
-    """Intersection over union of each object's grid."""
+class Score:
+    """A mean over objects."""
 
-    solid: Float[Tensor, " batch"]
-    surface: Float[Tensor, " batch"]
-
-
-def surface(solid: Bool[Tensor, "batch x y z"]) -> Bool[Tensor, "batch x y z"]:
-    """Solid cells with an empty cell, or the outside of the grid, among their 26 neighbours."""
-    empty = F.pad(~solid, (1, 1, 1, 1, 1, 1), value=True)
-    return solid & (F.max_pool3d(empty.float(), 3, stride=1) > 0)
+    mean: float
+    error: float  # standard error of the mean; NaN of a single object
 
 
-def iou(a: Bool[Tensor, "batch x y z"], b: Bool[Tensor, "batch x y z"]) -> Float[Tensor, " batch"]:
-    """Intersection over union; 1 where both are empty."""
-    either = (a | b).sum((1, 2, 3))
-    return torch.where(either > 0, (a & b).sum((1, 2, 3)) / either.clamp(min=1), 1.0)
+def score(values: Float[Tensor, " object"]) -> Score:
+    """Mean and standard error of independent values."""
+    return Score(float(values.mean()), float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan)
 
 
-def occupancy_iou(predicted: Bool[Tensor, "batch x y z"], truth: Bool[Tensor, "batch x y z"]) -> OccupancyIou:
-    """IoU of the solids and of their surface cells."""
-    return OccupancyIou(iou(predicted, truth), iou(surface(predicted), surface(truth)))
+def filled(occupied: Bool[Tensor, "batch x y z"]) -> Bool[Tensor, "batch x y z"]:
+    """Each grid with its cavities: the empty cells from which no path through faces leads outside."""
+    return torch.from_numpy(np.stack([_filled(grid) for grid in occupied.numpy()]))
+
+
+def _filled(occupied: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    parts, _ = label(np.pad(~occupied, 1, constant_values=True))  # 0 in occupied cells
+    enclosed: Bool[np.ndarray, "x y z"] = parts != parts[0, 0, 0]
+    return enclosed[1:-1, 1:-1, 1:-1]
+
+
+def filled_iou(predicted: Bool[Tensor, "batch x y z"], truth: Bool[Tensor, "batch x y z"]) -> OccupancyIou:
+    """IoU of the solids that two sets of occupied cells enclose, and of their outer surface cells."""
+    return occupancy_iou(filled(predicted), filled(truth))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.types import Conditions, Slat, Voxels
 
 
+@runtime_checkable
 class SlatVelocity(Protocol):
     """The stage-2 network: what it says of dx/dt."""
 
@@ -88,9 +89,11 @@ def sample_slat(
     weights = _weights(velocity, conditions, voxels, x, grid, config)
 
     def shared(x: Tensor, t: float) -> Tensor:
-        return fuse(list(each(x.expand(views, -1, -1), t).split(1)), weights)
+        return fuse([row[None] for row in each(x.expand(views, -1, -1), t)], weights)
 
-    for done, x in enumerate(states(shared, x, flow_matching_times(config.steps, config.rescale_t), config.method), 1):
+    times = flow_matching_times(config.steps, config.rescale_t)
+    for done, state in enumerate(states(shared, x, times, config.method), 1):
+        x = state
         if progress is not None:
             progress(done, config.steps)
     mean, std = x.new_tensor(statistics.mean), x.new_tensor(statistics.std)
@@ -104,7 +107,8 @@ def _on(grid: SparseGrid, velocity: Callable[[SparseTensor, float], SparseTensor
     """A velocity of sparse tensors as one of dense rows: all views have the same voxels."""
 
     def dense(x: Dense, t: float) -> Dense:
-        return velocity(SparseTensor(x.flatten(0, 1), grid), t).feats.view_as(x)
+        out: Tensor = velocity(SparseTensor(x.flatten(0, 1), grid), t).feats.view_as(x)
+        return out
 
     return dense
 
@@ -116,7 +120,7 @@ def _weights(
     if isinstance(config.weighting, PlainMean) or views == 1:
         return mean_weights(views).to(x)
     assert isinstance(config.weighting, ByEntropy)
-    probe = EntropyProbe(config.entropy_block, patches(conditions, "image"))
+    probe = EntropyProbe(config.entropy_block, patches(conditions))
     velocity(SparseTensor(x.expand(views, -1, -1).flatten(0, 1), grid), 0.0, conditions, probe=probe)
     _, token = tokens_of(voxels)
     return on_voxels(view_weights(Evidence(probe.entropy), config.weighting), token.to(x.device))

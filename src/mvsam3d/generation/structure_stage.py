@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from mvsam3d.types import Conditions, StructureLatents
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
 
+@runtime_checkable
 class StructureVelocity(Protocol):
     """The stage-1 network: what it says of dx/dt, by `models.structure_flow` or composed around it."""
 
@@ -80,7 +81,9 @@ def sample_structure(
         )
         return agreed(each(x, t), weights)
 
-    for done, x in enumerate(states(shared, x, shortcut_times(config.steps, config.rescale_t), config.method), 1):
+    times = shortcut_times(config.steps, config.rescale_t)
+    for done, state in enumerate(states(shared, x, times, config.method), 1):
+        x = state
         if progress is not None:
             progress(done, config.steps)
     return x
@@ -99,14 +102,14 @@ def structure_weights(
     if isinstance(config.weighting, PlainMean) or len(conditions.tokens) == 1:
         return mean_weights(len(conditions.tokens)).to(conditions.tokens)
     assert isinstance(config.weighting, ByEntropy)
-    probe = EntropyProbe(config.entropy_block, patches(conditions, "image"))
+    probe = EntropyProbe(config.entropy_block, patches(conditions))
     velocity(x, 0.0, conditions, probe=probe)
     return view_weights(Evidence(probe.entropy), config.weighting)
 
 
-def patches(conditions: Conditions, name: str) -> slice:
-    """The patch tokens of one input: without class token and registers."""
-    span = next(span for span in conditions.spans if span.name.rsplit("/")[-1] == name)
+def patches(conditions: Conditions) -> slice:
+    """The patch tokens of the first input, which is each row's own cropped photo: without class token and registers."""
+    span = conditions.spans[0]
     return slice(span.start + span.prefix, span.stop)
 
 
@@ -124,5 +127,3 @@ def network_velocity(network: Callable[..., StructureLatents], *, predicts_data:
         return combine(lambda end, now: (end - now) / (1 - t), out, x) if predicts_data else out
 
     return velocity
-
-

@@ -79,9 +79,13 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         config = _CONFIG.validate_python(content["model"])
         card = content.get("card", {})
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
-        raise CheckpointMismatch(f"{path} is not a model config: {_first_line(problem)}. Export the checkpoint again.") from problem
+        raise CheckpointMismatch(
+            f"{path} is not a model config: {_first_line(problem)}. Export the checkpoint again."
+        ) from problem
     if not isinstance(card, dict):
-        raise CheckpointMismatch(f"{path}: the card is a {type(card).__name__}, not an object. Export the checkpoint again.")
+        raise CheckpointMismatch(
+            f"{path}: the card is a {type(card).__name__}, not an object. Export the checkpoint again."
+        )
     return config, card
 
 
@@ -105,10 +109,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         with safe_open(path, "pt") as file:
-            elements = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
+            names = list(file.keys())
+            elements = sum(math.prod(file.get_slice(key).get_shape()) for key in names)
             if elements > MOST_ELEMENTS:
                 raise CheckpointMismatch(f"{path} announces {elements} numbers, more than any known model")
-            return {key: file.get_tensor(key) for key in file.keys()}
+            return {key: file.get_tensor(key) for key in names}
     except SafetensorError as problem:
         raise CheckpointMismatch(f"{path} is broken or cut off ({problem}); copy it again") from problem
 

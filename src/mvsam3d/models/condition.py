@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from mvsam3d.errors import InvalidOption
-from mvsam3d.models.efficientnet import EfficientNetConfig, PretrainedEfficientNet
+from mvsam3d.models.conv_encoder import ConvConfig, ConvEncoder
 from mvsam3d.models.image_encoder import ImageEncoder, VitConfig
 from mvsam3d.models.pointmap_encoder import PointmapConfig, PointmapEncoder
 from mvsam3d.nn.layers import LayerNorm32
@@ -21,7 +21,7 @@ HIDDEN_MULTIPLE = 256  # the projections' hidden width is a multiple of it
 
 @dataclass(frozen=True)
 class PrecomputedConfig:
-    """No network: every call brings the features of these inputs. Same checkpoint keys as with `EfficientNetConfig`."""
+    """No network: every call brings the features of these inputs. For frozen encoders."""
 
     kind: Literal["precomputed"] = "precomputed"
     width: int = 1024
@@ -29,7 +29,7 @@ class PrecomputedConfig:
     """Leading tokens that are no patches."""
 
 
-EmbedderNetwork = VitConfig | PointmapConfig | EfficientNetConfig | PrecomputedConfig
+EmbedderNetwork = VitConfig | PointmapConfig | ConvConfig | PrecomputedConfig
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def build_embedder(config: EmbedderNetwork) -> nn.Module:
             return ImageEncoder(config)
         case PointmapConfig():
             return PointmapEncoder(config)
-        case EfficientNetConfig():
-            return PretrainedEfficientNet(config)
+        case ConvConfig():
+            return ConvEncoder(config)
         case PrecomputedConfig():
             return nn.Identity()
         case _:

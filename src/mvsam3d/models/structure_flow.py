@@ -38,6 +38,8 @@ class StructureFlowConfig:
     grid: int = 16
     """Side of the latent grid: grid^3 tokens, cell (x, y, z) is token x grid^2 + y grid + z."""
     latent_channels: int = 8
+    learned_positions: bool = False
+    """Train the positions of the structure tokens; else a fixed table, whose sum of three axes alone tells tokens apart slowly."""
     step_embedding: bool = True
     """The network can be told the step size d (shortcut models)."""
     freeze_shared_parameters: bool = True
@@ -49,12 +51,14 @@ class Latent(nn.Module):
 
     pos_emb: Tensor
 
-    def __init__(self, channels: int, width: int, table: Float[Tensor, "latent width"] | None = None) -> None:
+    def __init__(
+        self, channels: int, width: int, table: Float[Tensor, "latent width"] | None = None, *, tokens: int = 1
+    ) -> None:
         super().__init__()
         self.input_layer = nn.Linear(channels, width)
         self.out_layer = nn.Linear(width, channels)
         if table is None:
-            self.pos_emb = nn.Parameter(torch.randn(1, width))
+            self.pos_emb = nn.Parameter(torch.randn(tokens, width))
         else:
             self.register_buffer("pos_emb", table)
 
@@ -171,8 +175,8 @@ class StructureFlow(nn.Module):
         self.d_embedder = TimestepEmbedder(config.width) if config.step_embedding else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.latent_mapping = nn.ModuleDict({name: Latent(n, config.width) for name, n in POSE_CHANNELS.items()})
-        table = shape_positions(config.grid, config.width)
-        self.latent_mapping[SHAPE] = Latent(config.latent_channels, config.width, table)
+        table = None if config.learned_positions else shape_positions(config.grid, config.width)
+        self.latent_mapping[SHAPE] = Latent(config.latent_channels, config.width, table, tokens=config.grid**3)
         self._init_weights()
         if config.freeze_shared_parameters:
             self.t_embedder.requires_grad_(False)
@@ -187,6 +191,15 @@ class StructureFlow(nn.Module):
                 nn.init.zeros_(parameter)
             elif name.startswith("t_embedder") and name.endswith("weight"):
                 nn.init.normal_(parameter, std=0.02)
+
+    def open_gates(self) -> None:
+        """Let every block act from the start: closed gates make long runs stable and short ones slow."""
+        for block in self.blocks:
+            bias = block.adaLN_modulation[1].bias
+            gates = torch.zeros(6, self.config.width)
+            gates[[2, 5]] = 1.0
+            with torch.no_grad():
+                bias.copy_(gates.flatten())
 
     def _latent(self, name: str) -> Latent:
         latent = self.latent_mapping[name]

@@ -13,6 +13,11 @@ from mvsam3d.models.condition import ConditionConfig, ConditionEmbedder, JointVi
 from mvsam3d.types import Conditions
 
 
+def with_rgba(maps: Mapping[str, Float[Tensor, "_ _ _ _"]]) -> dict[str, Float[Tensor, "_ _ _ _"]]:
+    """The maps, and "rgba": the crop and its mask as one map of four channels."""
+    return {**maps, "rgba": torch.cat([maps["image"], maps["mask"]], dim=1)}
+
+
 class ViewTokens(nn.Module):
     """The condition embedder and, in a model trained on several views at once, what tells its views apart."""
 
@@ -23,8 +28,11 @@ class ViewTokens(nn.Module):
 
     def forward(self, maps: Mapping[str, Float[Tensor, "_ _ _ _"]], views: int) -> Conditions:
         """Tokens of a batch of objects, [batch * view, ...] maps -> a row per object if joint, else a row per view."""
-        conditions = self.embedder(maps)
-        return conditions if self.joint is None else self.joint(conditions, views)
+        conditions: Conditions = self.embedder(with_rgba(maps))
+        if self.joint is None:
+            return conditions
+        joined: Conditions = self.joint(conditions, views)
+        return joined
 
     def of_object(self, maps: Mapping[str, Float[Tensor, "_ _ _ _"]], *, together: bool) -> Conditions:
         """A row of tokens for each view of one object.
@@ -33,7 +41,7 @@ class ViewTokens(nn.Module):
             maps: [view, channel, h, w] by name.
             together: each row holds the tokens of all views, its own first; else those of its own view alone.
         """
-        conditions: Conditions = self.embedder(maps)
+        conditions: Conditions = self.embedder(with_rgba(maps))
         if self.joint is None:
             return conditions
         if not together:

@@ -48,13 +48,13 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch channel"]:
         """Embed."""
-        out: Tensor = self.mlp(sinusoids(t).to(self.mlp[0].weight.dtype))
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        out: Tensor = self.mlp(sinusoids(t).to(first.weight.dtype))
         return out
 
 
-def position_embedding(
-    coords: Float[Tensor, "*rows axis"], channels: int
-) -> Float[Tensor, "*rows channels"]:
+def position_embedding(coords: Float[Tensor, "*rows axis"], channels: int) -> Float[Tensor, "*rows channels"]:
     """Per axis [sin(c f), cos(c f)], f_k = 10000^(-k / n), n = channels // axes // 2; axes concatenated, zero-padded.
 
     Sines first here, cosines first in the time embedding: both as in the public model.

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -188,8 +189,16 @@ class Shards:
     the shard under the derivation's name, which must therefore tell what they come from.
     """
 
-    def __init__(self, folder: Path, kinds: tuple[Kind, ...], derived: Mapping[str, Derive] | None = None) -> None:
-        self.folder, self.kinds, self.derived = folder, kinds, dict(derived or {})
+    def __init__(
+        self,
+        folder: Path,
+        kinds: tuple[Kind, ...],
+        derived: Mapping[str, Derive] | None = None,
+        *,
+        only: Sequence[str] | None = None,
+    ) -> None:
+        """`only`: the files to take, by name; all of these kinds if left out."""
+        self.folder, self.kinds, self.derived, self.only = folder, kinds, dict(derived or {}), only
         self.files: list[Path] = []
         self.tensors: list[dict[str, np.ndarray]] = []
         self.starts: list[int] = [0]
@@ -201,7 +210,9 @@ class Shards:
         new = [
             path
             for path in sorted(self.folder.glob("*.safetensors"))
-            if path not in known and path.name.rsplit("-", 1)[0] in self.kinds
+            if path not in known
+            and path.name.rsplit("-", 1)[0] in self.kinds
+            and (self.only is None or path.name in self.only)
         ]
         for path in new[:most]:
             tensors = mapped(path)
@@ -236,7 +247,7 @@ class Shards:
 def mapped(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a shard as read-only views of a memory map."""
     with safe_open(path, "np") as file:
-        shapes = {key: (file.get_slice(key).get_shape(), file.get_slice(key).get_dtype()) for key in file.keys()}
+        shapes = {key: (file.get_slice(key).get_shape(), file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118
     content = np.memmap(path, mode="r", dtype=np.uint8)
     header = int(content[:8].view("<u8")[0])
     offsets = json.loads(bytes(content[8 : 8 + header]))
@@ -273,3 +284,20 @@ def make_shards(todo: Sequence[ShardPlan], folder: Path, workers: int) -> Iterat
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting: list[Future[Path]] = [pool.submit(make_shard, plan, folder) for plan in todo]
         yield from (future.result() for future in as_completed(waiting))
+
+
+@contextmanager
+def background_shards(todo: Sequence[ShardPlan], folder: Path, workers: int) -> Iterator[None]:
+    """Make shards in `workers` processes while the block runs; what is unfinished at its end is left for another time."""
+    if workers == 0:
+        yield
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    for plan in todo:
+        pool.submit(make_shard, plan, folder)
+    try:
+        yield
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)

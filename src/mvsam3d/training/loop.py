@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class LoopConfig:
     """Steps between evaluations of the averaged weights; 0 for only at the end of a slice."""
 
 
+@runtime_checkable
 class Task(Protocol, Generic[Batch]):
     """What a loop needs of the thing it trains. Batches depend on the step alone, so a resumed run sees the same ones."""
 
@@ -72,7 +73,8 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 
 def optimisers(networks: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks (orthogonalised momentum, Jordan et al. 2024), AdamW for everything else."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in networks.named_parameters():
         if parameter.requires_grad:
             hidden = parameter.ndim == 2 and "blocks." in name and min(parameter.shape) > 1
@@ -121,8 +123,8 @@ class Run:
         with torch.no_grad():
             for mean, now in zip(self.averaged.parameters(), self.networks.parameters(), strict=True):
                 mean.lerp_(now, 1 - decay)
-            for mean, now in zip(self.averaged.buffers(), self.networks.buffers(), strict=True):
-                mean.copy_(now)
+            for kept, current in zip(self.averaged.buffers(), self.networks.buffers(), strict=True):
+                kept.copy_(current)
 
 
 Report = Callable[[int, Mapping[str, float]], None]

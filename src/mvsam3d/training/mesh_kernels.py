@@ -17,6 +17,10 @@ LIGHT_DISTANCE = 50.0  # of a light's camera: far enough for nearly parallel ray
 LIGHT_FOCAL = LIGHT_DISTANCE / 1.8  # its focal length in sides of its map: the diagonal of the unit cube just fits
 SHADOW_BIAS = 0.015  # a texel of the map is 1.8 / 160 = 0.011 wide
 
+LEVELS = 1020  # 255 * 4: textures' own values are exact
+_SRGB = np.arange(LEVELS + 1) / LEVELS
+LINEAR = np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)  # a table: powers are slow
+
 
 class Shape(NamedTuple):
     """What is lit, in the object frame."""
@@ -252,7 +256,7 @@ def nearest(
 
 @compiled
 def _linear(c: float) -> float:
-    return c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+    return LINEAR[int(LEVELS * min(max(c, 0.0), 1.0) + 0.5)]
 
 
 @compiled
@@ -262,9 +266,9 @@ def _srgb(c: float) -> float:
 
 
 @compiled
-def _lit(base: Vector, n: Vector, view: Vector, lit: Array, lamps: Lamps, gloss: tuple[float, float]) -> Vector:
+def _lit(base: Vector, p: Vector, n: Vector, view: Vector, lamps: Lamps, gloss: tuple[float, float]) -> Vector:
     """Linear colour of a surface point, as the generator's objects have it: light from above and below, then lights
-    with highlights; `lit[i]` is the share of light i that arrives.
+    with highlights, and shadows where they cast any.
     """
     lights, sky, specular = lamps.lights, lamps.sky, gloss[1]
     up = 0.5 + 0.5 * n[2]
@@ -276,7 +280,8 @@ def _lit(base: Vector, n: Vector, view: Vector, lit: Array, lamps: Lamps, gloss:
         toward = _row(lights, i)
         facing = _dot(n, toward)
         if facing > 0.0:
-            facing *= lit[i]
+            if lights[i, 6] > 0.0:
+                facing *= 1.0 - lights[i, 6] * _shadow(lamps.shadows[i], lamps.views[i], _along(p, n, 0.01))
             shine = specular * max(0.0, _dot(n, _unit(_along(toward, view, 1.0)))) ** power * facing
             r += lights[i, 3] * (base[0] * facing + shine)
             g += lights[i, 4] * (base[1] * facing + shine)
@@ -310,13 +315,8 @@ def _light_at(
     view, n = _unit(_along(eye, p, -1.0)), _unit(n)
     if _dot(n, view) < 0.0:
         n = (-n[0], -n[1], -n[2])
-    lit = np.ones(len(lamps.lights))
-    for i in range(len(lamps.lights)):
-        strength = lamps.lights[i, 6]
-        if strength > 0.0:
-            lit[i] -= strength * _shadow(lamps.shadows[i], lamps.views[i], _along(p, n, 0.01))
     c = seen.colours[y, x]
-    return _lit((_linear(c[0]), _linear(c[1]), _linear(c[2])), n, view, lit, lamps, gloss)
+    return _lit((_linear(c[0]), _linear(c[1]), _linear(c[2])), p, n, view, lamps, gloss)
 
 
 @compiled

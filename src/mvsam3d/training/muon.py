@@ -22,7 +22,8 @@ def orthogonalised(matrix: Float[Tensor, "rows columns"], steps: int = 4) -> Flo
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    out: Tensor = x if matrix.shape[0] <= matrix.shape[1] else x.T
+    return out
 
 
 class Muon(torch.optim.Optimizer):

@@ -76,7 +76,7 @@ def make_slat_shard(plan: ShardPlan, folder: Path) -> Path:
     things = (generated_object(plan.seed(i), config) for i in range(config.objects))
     targets = [voxel_targets(thing, config.resolution) for thing in things]
     counts = np.array([len(t.coords) for t in targets], dtype=np.int64)
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         "coords": np.concatenate([t.coords for t in targets]).astype(np.uint8),
         "sdf": np.round(np.concatenate([t.sdf for t in targets]) * (127 / REACH)).astype(np.int8),

@@ -53,7 +53,7 @@ def drawn_views(
 
     def pick(key: str) -> np.ndarray:
         tensor = shards.rows(rows, key)
-        return tensor[np.arange(len(rows))[:, None], chosen]
+        return np.asarray(tensor[np.arange(len(rows))[:, None], chosen])
 
     masks = np.unpackbits(pick("mask"), axis=-1)[..., : size * size].reshape(-1, 1, size, size)
     maps = {"mask": torch.from_numpy(masks).float()}
@@ -94,7 +94,7 @@ def _pointmaps(
     depth: Float[Tensor, "batch view h w"], intrinsics: Float[Tensor, "batch view 3 3"], size: int
 ) -> tuple[Float[Tensor, "_ 3 h w"], Moments]:
     """Normalised point maps of all views, and their scales and shifts [batch, view, 3]."""
-    b, v, h, w = depth.shape
+    b, v, _, w = depth.shape
     step = size / w  # depth is kept at the centres of every other pixel's upper left
     pixel = torch.arange(w) * step + 0.5
     k = intrinsics[..., None, None]

@@ -24,8 +24,8 @@ PointMap = Float[Tensor, "3 h w"]
 class Moments:
     """Scale and shift of a point map: p = normalised * scale + shift."""
 
-    scale: Float[Tensor, " 3"]
-    shift: Float[Tensor, " 3"]
+    scale: Float[Tensor, "*batch 3"]
+    shift: Float[Tensor, "*batch 3"]
 
 
 @dataclass(frozen=True)

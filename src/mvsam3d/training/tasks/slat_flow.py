@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mvsam3d.generation.slat_stage import SlatStatistics
-from mvsam3d.models.view_tokens import ViewTokens
 from mvsam3d.models.slat_flow import SlatFlow
-from mvsam3d.nn.sparse import SparseGrid, SparseTensor
+from mvsam3d.models.view_tokens import ViewTokens
+from mvsam3d.nn.sparse import SparseTensor
 from mvsam3d.training.data import Shards
 from mvsam3d.training.slat_data import SlatShards, VoxelTargets
 from mvsam3d.training.tasks.slat_vae import SlatVae, SlatVaeTask, VoxelBatch
@@ -84,7 +84,8 @@ class SlatFlowTask:
         """Normalised latents of the true surface."""
         assert isinstance(self.vae.networks, SlatVae)
         mean = self.vae.networks.encoder(targets.features()).mean
-        return (mean - self.mean.to(mean)) / self.std.to(mean)
+        normalised: Tensor = (mean - self.mean.to(mean)) / self.std.to(mean)
+        return normalised
 
     @torch.no_grad()
     def evaluate(self, networks: nn.Module) -> Mapping[str, float]:
@@ -102,9 +103,7 @@ class SlatFlowTask:
                 noise = torch.randn(len(targets.sdf), len(self.mean), generator=torch.Generator().manual_seed(int(i)))
                 x = SparseTensor(noise, targets.grid)
                 out = networks.flow(x, torch.zeros(1), conditions.tokens[i : i + 1]).feats
-                decoded = self.vae.decoded(
-                    self.vae.networks, x.replace(out * self.std + self.mean), targets
-                )
+                decoded = self.vae.decoded(self.vae.networks, x.replace(out * self.std + self.mean), targets)
                 values = {"latent": (out - self.latents(targets)).square().mean(), **decoded}
                 for name, value in values.items():
                     key = f"held_out_{name}_{count}"

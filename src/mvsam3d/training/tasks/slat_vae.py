@@ -27,6 +27,7 @@ from mvsam3d.training.slat_losses import (
 from mvsam3d.types import CubeField
 
 NEAR = 0.6  # voxels from the surface within which a corner's colour can show
+PIECE = 11  # edge of the cubes that training cuts out, in voxels
 SHOWN = 3**3 * 4  # features of a voxel: distance and colour at every other lattice point
 
 
@@ -73,6 +74,13 @@ class VoxelBatch:
         return SparseTensor(torch.cat(parts, dim=1), self.grid)
 
 
+def piece(targets: VoxelTargets, rng: np.random.Generator) -> VoxelTargets:
+    """The voxels of a cube around a random one."""
+    centre = targets.coords[rng.integers(len(targets.coords))]
+    kept = (np.abs(targets.coords - centre) <= PIECE // 2).all(1)
+    return VoxelTargets(targets.coords[kept], targets.sdf[kept], targets.colour[kept])
+
+
 class SlatVaeTask:
     """Encode the surface inside each voxel, and decode it as distances at fine corners and as Gaussians on it."""
 
@@ -82,8 +90,8 @@ class SlatVaeTask:
         self.corners = lattice_of_corners(SUBDIVISION.bit_length() - 1)
 
     def draw(self, size: int, rng: np.random.Generator) -> list[VoxelTargets]:
-        """Objects."""
-        return [self.train[int(i)] for i in rng.integers(len(self.train), size=size)]
+        """Pieces of objects: both decoders work locally, and small pieces of many objects teach more than whole ones."""
+        return [piece(self.train[int(i)], rng) for i in rng.integers(len(self.train), size=size)]
 
     def loss(self, batch: list[VoxelTargets], noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Distances and colours at corners, Gaussians on surface samples, a little KL."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mvsam3d.evaluation.metrics import occupancy_iou
 from mvsam3d.generation.latents import PerLatent, combine, combine_by, structure_noise
 from mvsam3d.generation.pose import encode_poses
 from mvsam3d.generation.structure_stage import network_velocity
+from mvsam3d.geometry.occupancy import occupancy_iou
+from mvsam3d.models.structure_flow import StructureFlow
 from mvsam3d.models.structure_vae import StructureDecoder, grid_from_tokens
 from mvsam3d.models.view_tokens import ViewTokens
-from mvsam3d.models.structure_flow import StructureFlow
 from mvsam3d.training.data import Shards
 from mvsam3d.training.view_batch import ViewBatch, drawn_views
 from mvsam3d.types import Conditions, StructureLatents
@@ -33,7 +34,7 @@ class FlowTraining:
     does best in one step, and that step is learnt here. The rest draws t = sigmoid(N(-1, 1)), as the public model."""
     unconditional: float = 0.05
     """Share of samples whose tokens are zeroed, for guidance."""
-    pointmap: float = 0.25
+    pointmap: float = 0.05
     """Share of batches that show point maps."""
     views: tuple[float, ...] = (0.45, 0.25, 0.1, 0.2)
     """Chance of 1, 2, ... views."""
@@ -103,7 +104,10 @@ class StructureFlowTask:
         t = torch.where(torch.rand(size, generator=noise) < self.training.at_noise, 0.0, t)
         kept = (torch.rand(size, generator=noise) >= self.training.unconditional).float()
         end = self.targets(batch)
-        x = combine(lambda a, b: ((1 - t[:, None, None]) * a + t[:, None, None] * b).to(device), start, end)
+        noisy = (t > 0).float()[
+            :, None, None
+        ]  # at t = 0 from zeros, the mean of the noise: the answer is the same for all noise
+        x = combine(lambda a, b: ((1 - t[:, None, None]) * noisy * a + t[:, None, None] * b).to(device), start, end)
         conditions = self.networks.condition(batch.views.to(device).maps, batch.views.count)
         out = self.networks.flow(x, (1000 * t).to(device), cond=conditions.tokens * kept[:, None, None].to(device))
         errors = combine(lambda a, b: (a.float() - b.to(device)).square().mean((1, 2)), out, end)
@@ -123,7 +127,9 @@ class StructureFlowTask:
         for name, shards in self.held_out.items():
             rows = np.arange(min(len(shards), 100))
             for count in (1, 4):
-                batch = drawn_views(shards, rows, np.tile(np.arange(count), (len(rows), 1)), pointmap=False, images=True)
+                batch = drawn_views(
+                    shards, rows, np.tile(np.arange(count), (len(rows), 1)), pointmap=False, images=True
+                )
                 logits = self.predicted(networks, networks.condition(batch.maps, count), steps=1)
                 truth = torch.from_numpy(shards.solid(rows, self.resolution))
                 result = occupancy_iou(logits > 0, truth)
@@ -137,8 +143,12 @@ class StructureFlowTask:
         """Occupancy logits of a batch of different objects."""
         velocity = network_velocity(networks.flow, predicts_data=True)
         config = networks.flow.config
-        noise = structure_noise(config.grid**3, config.latent_channels, torch.Generator().manual_seed(0), batch=len(conditions.tokens))
+        noise = structure_noise(
+            config.grid**3, config.latent_channels, torch.Generator().manual_seed(0), batch=len(conditions.tokens)
+        )
+        noise = combine(lambda latent: latent * (steps > 1), noise)
         x, times = noise, torch.linspace(0, 1, steps + 1).tolist()
-        for t, t_next in zip(times, times[1:]):
+        for t, t_next in pairwise(times):
             x = combine(lambda a, v, dt=t_next - t: a + dt * v, x, velocity(x, t, conditions))
-        return self.decoder(grid_from_tokens(x.shape, self.decoder.config.token_patch))[:, 0]
+        logits: Tensor = self.decoder(grid_from_tokens(x.shape, self.decoder.config.token_patch))[:, 0]
+        return logits

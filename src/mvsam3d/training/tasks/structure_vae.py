@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mvsam3d.evaluation.metrics import occupancy_iou
+from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.models.structure_vae import Posterior, StructureDecoder, StructureEncoder, StructureVaeConfig
 from mvsam3d.training.data import Shards
 
@@ -38,7 +38,9 @@ def kl_loss(posterior: Posterior) -> Float[Tensor, ""]:
 class StructureVaeTask:
     """Reconstruct solid grids; a random mirror or quarter turn about the vertical makes more of them."""
 
-    def __init__(self, config: StructureVaeConfig, train: Shards, held_out: Shards, *, resolution: int, kl: float = 1e-3):
+    def __init__(
+        self, config: StructureVaeConfig, train: Shards, held_out: Shards, *, resolution: int, kl: float = 1e-3
+    ) -> None:
         self.networks = StructureVae(config)
         self.train, self.held_out, self.resolution, self.kl = train, held_out, resolution, kl
 
@@ -46,11 +48,9 @@ class StructureVaeTask:
         """Solid grids."""
         self.train.refresh()
         solid = self.train.solid(rng.integers(len(self.train), size=size), self.resolution)
-        return np.stack([np.rot90(grid[:: rng.choice([-1, 1])], rng.integers(4)) for grid in solid])
+        return np.stack([np.rot90(grid[:: int(rng.choice([-1, 1]))], int(rng.integers(4))) for grid in solid])
 
-    def loss(
-        self, batch: Bool[np.ndarray, "row x y z"], noise: torch.Generator
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Bool[np.ndarray, "row x y z"], noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Cross-entropy, Dice and a little KL."""
         device = next(self.networks.parameters()).device
         solid = torch.from_numpy(np.ascontiguousarray(batch))[:, None].float().to(device)

@@ -1,0 +1,126 @@
+"""A folder of photos -> a folder of results: what the command line, and later a service, runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from mvsam3d.generation.weighting import ByEntropy, PlainMean
+from mvsam3d.io.photos import load_photos
+from mvsam3d.io.runs import run_folder
+from mvsam3d.models.bundle import Models
+from mvsam3d.models.checkpoints import load_checkpoint, read_config
+from mvsam3d.nn.precision import use_fast_exact_matmul
+from mvsam3d.pipeline import ReconstructionConfig, reconstruct
+from mvsam3d.results import RunFacts, write_results
+
+log = logging.getLogger(__name__)
+
+# Share of the whole time up to the end of each stage, of the small model on two cores.
+SHARES = {
+    "loading": 0.1,
+    "views": 0.12,
+    "structure": 0.2,
+    "appearance": 0.4,
+    "mesh": 0.55,
+    "texture": 0.7,
+    "writing": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One reconstruction to run."""
+
+    scene: Path
+    out: Path
+    object_name: str | None = None
+    views: tuple[str, ...] | None = None
+    model: str = "small"
+    """small, or the folder of a checkpoint."""
+    seed: int = 42
+    skip_bad_views: bool = False
+    overwrite: bool = False
+    fusion: Literal["joint", "velocity"] | None = None
+    weighting: Literal["mean", "entropy"] = "mean"
+    structure_steps: int | None = None
+    slat_steps: int | None = None
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def share_done(stage: str, done: int, of: int) -> float:
+    """How much of a job is done at a step of a stage, in [0, 1]."""
+    names = list(SHARES)
+    start = SHARES[names[names.index(stage) - 1]] if names.index(stage) else 0.0
+    return start + (SHARES[stage] - start) * done / max(of, 1)
+
+
+def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Reconstruct and write the result folder, whole or not at all; returns the report.
+
+    Photos, options and the checkpoint's config are checked before any network is built.
+
+    Raises: MvSam3dError: whatever is wrong with the input.
+    """
+    tell = progress or (lambda stage, done, of: None)
+    tell("loading", 0, 1)
+    model_folder = checkpoint_folder(job.model)
+    read_config(model_folder)
+    with run_folder(job.out, overwrite=job.overwrite) as folder, folder.log():
+        photos, skipped = load_photos(
+            job.scene, object_name=job.object_name, views=job.views, skip_bad_views=job.skip_bad_views
+        )
+        log.info(
+            "%s: %d views (%s), seed %d, model %s",
+            job.scene,
+            len(photos),
+            ", ".join(p.name for p in photos),
+            job.seed,
+            job.model,
+        )
+        for view in skipped:
+            log.warning("view %s left out: %s", view.name, view.reason)
+        use_fast_exact_matmul()
+        models, _, card = load_checkpoint(model_folder)
+        config = ReconstructionConfig(
+            fusion=job.fusion,
+            structure_steps=job.structure_steps,
+            structure_weighting=_weighting(job),
+            slat_steps=job.slat_steps,
+            slat_weighting=_weighting(job),
+        )
+        result = reconstruct(photos, models, config, torch.Generator().manual_seed(job.seed), progress=progress)
+        tell("writing", 0, 1)
+        facts = RunFacts(job.seed, {"name": job.model, "card": card}, _options(job, models), skipped)
+        report = write_results(folder, photos, result, facts)
+        for stage, seconds in result.seconds.items():
+            log.info("%s: %.2f s", stage, seconds)
+        tell("writing", 1, 1)
+    return report
+
+
+def checkpoint_folder(model: str) -> Path:
+    """The folder of a model by name or path."""
+    return Path(str(files("mvsam3d") / "weights" / "small")) if model == "small" else Path(model)
+
+
+def _weighting(job: Job) -> PlainMean | ByEntropy:
+    return ByEntropy() if job.weighting == "entropy" else PlainMean()
+
+
+def _options(job: Job, models: Models) -> dict[str, Any]:
+    sampling = models.config.sampling
+    return {
+        "fusion": job.fusion or ("joint" if models.config.joint_views else "velocity"),
+        "weighting": job.weighting,
+        "structure_steps": job.structure_steps or sampling.structure_steps,
+        "slat_steps": job.slat_steps or sampling.slat_steps,
+    }

@@ -1,0 +1,222 @@
+"""Photos of one object -> mesh, Gaussians, poses: the whole way in one place, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mvsam3d.errors import InvalidOption, NothingFound
+from mvsam3d.generation import slat_stage, structure_stage
+from mvsam3d.generation.guidance import Guidance
+from mvsam3d.generation.pose import decode_poses
+from mvsam3d.generation.slat_stage import SlatSampling, SlatStatistics, sample_slat
+from mvsam3d.generation.structure_stage import StructureSampling, sample_structure
+from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
+from mvsam3d.generation.weighting import PlainMean, Weighting
+from mvsam3d.meshing.cleanup import CleanupConfig, cleaned
+from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
+from mvsam3d.meshing.texture import TextureConfig, textured
+from mvsam3d.models.bundle import Models
+from mvsam3d.models.config import ModelConfig
+from mvsam3d.models.structure_vae import grid_from_tokens
+from mvsam3d.nn.sparse import SparseGrid, SparseTensor
+from mvsam3d.types import CubeField, GaussianCloud, Photo, Reconstruction, Slat, StructureLatents, View, Voxels
+from mvsam3d.views.pointmap import ObjectCentric
+from mvsam3d.views.prepare import ViewConfig, prepare_views
+
+Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
+STAGES = ("views", "structure", "appearance", "mesh", "texture")
+DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """How to reconstruct. None takes the model's own default, found by measurement."""
+
+    fusion: Literal["joint", "velocity"] | None = None
+    """joint: every view's tokens are shown together, which a model must have been trained for; velocity: views are predicted one by
+    one and their velocities fused, the public way."""
+    structure_steps: int | None = None
+    structure_guidance: float | None = None
+    structure_weighting: Weighting = field(default_factory=PlainMean)
+    slat_steps: int | None = None
+    slat_guidance: float | None = None
+    slat_weighting: Weighting = field(default_factory=PlainMean)
+    cleanup: CleanupConfig = field(default_factory=CleanupConfig)
+    texture: TextureConfig = field(default_factory=TextureConfig)
+
+
+def reconstruct(
+    photos: Sequence[Photo],
+    models: Models,
+    config: ReconstructionConfig,
+    noise: torch.Generator,
+    *,
+    pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None = None,
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """Turn photos of one object into a textured mesh and a Gaussian cloud in one object frame.
+
+    Args:
+        photos: with masks; pose and silhouettes are given for each.
+        models: networks of one size.
+        config: choices.
+        noise: CPU generator: equal seeds give equal results.
+        pointmaps_p3d: one for each photo, or none (the public model needs them).
+        progress: told of every stage and step.
+    Raises: BadPhoto, InvalidOption, NothingFound: the model sees no object in the photos.
+    """
+    size, clock = models.config, _Clock(progress)
+    device = next(models.parameters()).device
+    with torch.no_grad():
+        with clock.stage("views"):
+            views = prepare_views(photos, view_config(size), pointmaps_p3d)
+            maps = stacked(views, device)
+        with clock.stage("structure"):
+            latents = structure_latents(models, maps, config, noise, clock.step)
+            voxels = occupied(models, latents)
+        with clock.stage("appearance"):
+            slat = structured_latents(models, maps, voxels, config, noise, clock.step)
+            gaussians, cubes = decoded(models, slat)
+        with clock.stage("mesh"):
+            surface = extract_surface(cubes, enclosed=enclosed_by(voxels)).to_mesh()
+            if len(surface.faces) == 0:
+                raise NothingFound("the model's mesh is empty: no surface in any voxel. Check the masks, or add views")
+            mesh = cleaned(surface, config.cleanup)
+        with clock.stage("texture"):
+            mesh = textured(mesh, None, config.texture)
+        scale, shift = (
+            torch.stack([getattr(view, name) for view in views]) for name in ("pointmap_scale", "pointmap_shift")
+        )
+        poses = decode_poses(_on_cpu(latents), scale, shift)
+    return Reconstruction(mesh, _cloud_on_cpu(gaussians), voxels, poses, views, clock.seconds)
+
+
+def view_config(size: ModelConfig) -> ViewConfig:
+    """How this model wants photos cut."""
+    return ViewConfig(size.image_size, size.box_factor, normaliser=ObjectCentric(size.pointmap_scale))
+
+
+def stacked(views: Sequence[View], device: torch.device) -> dict[str, Float[Tensor, "view _ _ _"]]:
+    """The views' maps by name, a row per view; point maps if all views have them."""
+    names = ["image", "mask", "rgb_image", "rgb_image_mask"]
+    given = [view.pointmap is not None for view in views]
+    if any(given) and not all(given):
+        raise InvalidOption(f"{sum(given)} of {len(given)} views have a point map: give one for every view, or none")
+    if all(given):
+        names += ["pointmap", "rgb_pointmap"]
+    return {name: torch.stack([getattr(view, name) for view in views]).to(device) for name in names}
+
+
+def structure_latents(
+    models: Models,
+    maps: dict[str, Float[Tensor, "view _ _ _"]],
+    config: ReconstructionConfig,
+    noise: torch.Generator,
+    progress: structure_stage.Progress | None = None,
+) -> StructureLatents:
+    """Stage 1: a row per view, the structure the same in all."""
+    size, defaults = models.config, models.config.sampling
+    strength = defaults.structure_guidance if config.structure_guidance is None else config.structure_guidance
+    sampling = StructureSampling(
+        steps=defaults.structure_steps if config.structure_steps is None else config.structure_steps,
+        rescale_t=defaults.structure_rescale_t,
+        guidance=Guidance(strength),
+        weighting=config.structure_weighting,
+        entropy_block=min(9, size.structure.flow.blocks - 1),
+    )
+    conditions = models.structure_condition.of_object(maps, together=_together(models, config))
+    velocity = structure_stage.network_velocity(models.structure_flow, predicts_data=size.prediction == "data")
+    flow = size.structure.flow
+    return sample_structure(
+        velocity, conditions, (flow.grid**3, flow.latent_channels), sampling, noise, progress=progress
+    )
+
+
+def occupied(models: Models, latents: StructureLatents) -> Voxels:
+    """The active voxels. Raises: NothingFound."""
+    size = models.config
+    grid = grid_from_tokens(latents.shape[:1], size.structure.vae.token_patch)
+    logits = models.structure_decoder(grid)[0, 0].float()
+    voxels = occupied_voxels(logits, VoxelsConfig(size.sampling.occupancy_threshold, size.sampling.prune_distance))
+    if len(voxels.coords) == 0:
+        raise NothingFound(
+            f"the model finds no occupied cell (highest logit {float(logits.max()):.2f}): check that the masks cover one "
+            "whole object, or add views"
+        )
+    return voxels
+
+
+def structured_latents(
+    models: Models,
+    maps: dict[str, Float[Tensor, "view _ _ _"]],
+    voxels: Voxels,
+    config: ReconstructionConfig,
+    noise: torch.Generator,
+    progress: structure_stage.Progress | None = None,
+) -> Slat:
+    """Stage 2."""
+    size, defaults = models.config, models.config.sampling
+    strength = defaults.slat_guidance if config.slat_guidance is None else config.slat_guidance
+    sampling = SlatSampling(
+        steps=defaults.slat_steps if config.slat_steps is None else config.slat_steps,
+        guidance=Guidance(strength),
+        weighting=config.slat_weighting,
+        entropy_block=min(6, size.slat.flow.blocks - 1),
+    )
+    together = _together(models, config)
+    conditions = models.slat_condition.of_object(maps, together=together)
+    velocity = slat_stage.network_velocity(models.slat_flow, predicts_data=size.prediction == "data")
+    statistics = SlatStatistics(size.slat.mean, size.slat.std)
+    return sample_slat(velocity, conditions, voxels, statistics, sampling, noise, progress=progress)
+
+
+def decoded(models: Models, slat: Slat) -> tuple[GaussianCloud, CubeField]:
+    """Both decoders."""
+    x = SparseTensor(slat.features, SparseGrid.batched([slat.voxels.coords.to(slat.features.device)]))
+    (gaussians,), (cubes,) = models.gaussian_decoder(x), models.mesh_decoder(x, DECODE_ROWS)
+    return gaussians, CubeField(cubes.coords.cpu(), cubes.features.cpu(), cubes.resolution)
+
+
+def _together(models: Models, config: ReconstructionConfig) -> bool:
+    joint = models.config.joint_views
+    if config.fusion == "joint" and not joint:
+        raise InvalidOption(
+            "joint fusion needs a model trained on several views at once, and this one was not: use velocity fusion"
+        )
+    return joint if config.fusion is None else config.fusion == "joint"
+
+
+def _on_cpu(latents: StructureLatents) -> StructureLatents:
+    return StructureLatents(**{name: value.float().cpu() for name, value in vars(latents).items()})
+
+
+def _cloud_on_cpu(cloud: GaussianCloud) -> GaussianCloud:
+    return GaussianCloud(**{name: value.float().cpu() for name, value in vars(cloud).items()})
+
+
+class _Clock:
+    """Seconds of each stage, and progress."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress, self._stage = progress, ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._stage, start = name, time.perf_counter()
+        self.step(0, 1)
+        yield
+        self.step(1, 1)
+        self.seconds[name] = time.perf_counter() - start
+
+    def step(self, done: int, of: int) -> None:
+        if self._progress is not None:
+            self._progress(self._stage, done, of)

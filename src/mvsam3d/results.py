@@ -1,0 +1,122 @@
+"""A reconstruction -> the files of a result folder."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from mvsam3d.generation.pose import camera_from_object
+from mvsam3d.geometry.cameras import centred_intrinsics
+from mvsam3d.io.glb import write_glb
+from mvsam3d.io.photos import SkippedView
+from mvsam3d.io.ply import write_ply
+from mvsam3d.io.runs import Json, RunFolder, write_params
+from mvsam3d.rendering.meshes import render_mesh
+from mvsam3d.rendering.preview import preview
+from mvsam3d.types import Camera, Mesh, Photo, Reconstruction
+
+FRAMES: dict[str, list[list[float]]] = {  # on column vectors
+    "glb_from_object": [[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]],
+    "camera_from_p3d_camera": [[-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+}
+SILHOUETTE_SIDE = 256  # pixels along the longer side of the photo in which silhouettes are compared
+PACKAGES = ("mvsam3d", "torch", "numpy", "numba", "trimesh")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a report says beside the result."""
+
+    seed: int
+    model: Mapping[str, Json]
+    options: Mapping[str, Json]
+    skipped: Sequence[SkippedView] = ()
+
+
+def write_results(
+    folder: RunFolder, photos: Sequence[Photo], result: Reconstruction, facts: RunFacts
+) -> dict[str, Json]:
+    """Write result.glb, result.ply, params.npz, preview.png, report.json; returns the report."""
+    write_glb(folder.path("result.glb"), result.mesh)
+    write_ply(folder.path("result.ply"), result.gaussians)
+    first, has_depth = result.views[0], result.views[0].pointmap is not None
+    pointmap = (first.pointmap_scale, first.pointmap_shift) if len(photos) > 1 or has_depth else None
+    write_params(folder.path("params.npz"), result.poses[0], result.voxels, pointmap=pointmap)
+    cameras = placed_cameras(photos, result)
+    sheet = preview(photos, result.mesh, result.gaussians, cameras)
+    Image.fromarray(sheet).save(folder.path("preview.png"), optimize=False)
+    report = _report(photos, result, cameras, facts)
+    folder.write_json("report.json", report)
+    return report
+
+
+def placed_cameras(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
+    """Each photo's camera with the object frame as the world, by the predicted pose; the lens is assumed (see `crop_plane`)."""
+    return [
+        Camera(
+            centred_intrinsics(photo.rgb.shape[1], photo.rgb.shape[0]),
+            camera_from_object(pose).double().numpy(),
+            photo.rgb.shape[1],
+            photo.rgb.shape[0],
+        )
+        for photo, pose in zip(photos, result.poses, strict=True)
+    ]
+
+
+def silhouette_iou(photo: Photo, mesh: Mesh, camera: Camera) -> float:
+    """Intersection over union of the photo's mask and the mesh seen by a camera."""
+    zoom = min(1.0, SILHOUETTE_SIDE / max(camera.width, camera.height))
+    width, height = round(camera.width * zoom), round(camera.height * zoom)
+    shrink = np.diag([width / camera.width, height / camera.height, 1.0])
+    _, cover, _ = render_mesh(mesh, shrink @ camera.intrinsics, camera.camera_from_world, width, height, samples=1)
+    mask = np.asarray(Image.fromarray(photo.mask).resize((width, height), Image.Resampling.NEAREST))
+    seen = cover > 0.5
+    either = (mask | seen).sum()
+    return float((mask & seen).sum() / either) if either else 1.0
+
+
+def _report(
+    photos: Sequence[Photo], result: Reconstruction, cameras: Sequence[Camera], facts: RunFacts
+) -> dict[str, Json]:
+    views: list[Json] = [
+        {
+            "name": photo.name,
+            "silhouette_iou": round(silhouette_iou(photo, result.mesh, camera), 4),
+            "camera_from_object": _matrix(camera.camera_from_world),
+            "intrinsics": _matrix(camera.intrinsics),
+            "crop_box": list(view.crop_box),
+        }
+        for photo, view, camera in zip(photos, result.views, cameras, strict=True)
+    ]
+    return {
+        "seed": facts.seed,
+        "model": dict(facts.model),
+        "options": dict(facts.options),
+        "views": views,
+        "skipped_views": [{"name": view.name, "reason": view.reason} for view in facts.skipped],
+        "frames": {name: _matrix(np.array(matrix)) for name, matrix in FRAMES.items()},
+        "mesh": {"vertices": len(result.mesh.vertices), "faces": len(result.mesh.faces)},
+        "gaussians": len(result.gaussians.means),
+        "voxels": {"count": len(result.voxels.coords), "resolution": result.voxels.resolution},
+        "seconds": {name: round(seconds, 3) for name, seconds in result.seconds.items()},
+        "peak_memory_mib": round(peak_memory_mib()),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _matrix(values: Float[np.ndarray, "rows columns"]) -> list[Json]:
+    return [[float(value) for value in row] for row in values]

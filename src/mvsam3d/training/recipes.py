@@ -1,0 +1,336 @@
+"""Whole runs, named: which data, which sizes, how long. A run folder holds one folder per part, in the order of PARTS."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+import numpy as np
+import torch
+from torch import nn
+
+from mvsam3d.errors import InvalidOption
+from mvsam3d.generation.slat_stage import SlatStatistics
+from mvsam3d.models.bundle import Models
+from mvsam3d.models.checkpoints import save_checkpoint
+from mvsam3d.models.config import SMALL, ModelConfig
+from mvsam3d.models.slat_encoder import SlatEncoderConfig
+from mvsam3d.models.slat_flow import SlatFlow
+from mvsam3d.models.structure_flow import StructureFlow
+from mvsam3d.models.structure_vae import tokens_from_grid
+from mvsam3d.models.view_tokens import ViewTokens
+from mvsam3d.nn.precision import use_fast_exact_matmul
+from mvsam3d.training.classes import SMALL_CLASSES
+from mvsam3d.training.data import DataConfig, Derive, ShardPlan, Shards, background_shards, make_shards, plans
+from mvsam3d.training.loop import LoopConfig, Task, train
+from mvsam3d.training.plots import plot_metrics
+from mvsam3d.training.slat_data import SlatShards, make_slat_shard
+from mvsam3d.training.tasks.slat_flow import SlatFlowTask, SlatNetworks
+from mvsam3d.training.tasks.slat_vae import SHOWN, SlatVae, SlatVaeConfig, SlatVaeTask, latent_statistics
+from mvsam3d.training.tasks.structure_flow import FlowTraining, StructureFlowTask, StructureNetworks
+from mvsam3d.training.tasks.structure_vae import StructureVae, StructureVaeTask
+
+log = logging.getLogger(__name__)
+
+Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow"]
+PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow")
+STATE = "state.pt"
+ENCODE_AT_ONCE = 64  # solid grids
+
+Report = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and everything that makes it."""
+
+    model: ModelConfig
+    data: DataConfig
+    shards: int
+    """Training shards, meshes and generated objects together."""
+    slat_shards: int
+    """How many of the generated shards carry stage-2 targets; the last of them is held out."""
+    held_out: int
+    """Generated objects kept for measuring."""
+    loops: Mapping[Part, LoopConfig]
+    flow: FlowTraining = field(default_factory=FlowTraining)
+    seed: int = 0
+
+
+SMALL_RECIPE = Recipe(
+    model=SMALL,
+    data=DataConfig(classes=SMALL_CLASSES),
+    shards=40,
+    slat_shards=5,
+    held_out=200,
+    loops={
+        "structure_vae": LoopConfig(steps=450, batch=32, lr=2e-3, warmup=50, ema=0.995, evaluate_every=150),
+        "structure_flow": LoopConfig(steps=5000, batch=48, lr=2e-3, ema=0.998, decay=0.4, evaluate_every=200),
+        "slat_vae": LoopConfig(steps=600, batch=4, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
+        "slat_flow": LoopConfig(steps=600, batch=8, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
+    },
+)
+
+TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the result is of no use
+    SMALL_RECIPE,
+    data=DataConfig(classes=("mug", "table"), objects=4, views=2),
+    shards=1,
+    slat_shards=2,
+    held_out=2,
+    loops={part: replace(loop, steps=2, batch=2, evaluate_every=0) for part, loop in SMALL_RECIPE.loops.items()},
+    flow=FlowTraining(views=(0.5, 0.5)),
+)
+
+RECIPES = {"small": SMALL_RECIPE, "tiny": TINY_RECIPE}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how far to train; see `mvsam3d train --help`."""
+
+    run: Path
+    data: Path
+    part: Part | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = 0
+    workers: int = 0
+    shards: int | None = None
+    meshes: Path | None = None
+
+
+def train_recipe(name: str, options: RunOptions, report: Report) -> None:
+    """Train the parts in order, each from where it stopped. Raises: InvalidOption: no such recipe, or CUDA without a GPU."""
+    recipe = _recipe(name)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidOption(
+            "--device cuda, but torch sees no GPU here: use --device cpu, or install a CUDA build of torch"
+        )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    use_fast_exact_matmul()
+    prepare_data(recipe, options, report)
+    with background_shards(_training_plans(recipe, options), options.data, options.workers):
+        left = options.minutes
+        for part in [options.part] if options.part else PARTS:
+            loop = replace(recipe.loops[part], device=options.device, precision=options.precision, seed=recipe.seed)
+            loop = replace(loop, steps=options.steps or loop.steps)
+            left = _train_part(recipe, options, part, loop, left, report)
+            if left is not None and left <= 0:
+                return
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise InvalidOption(f"no recipe {name!r}: there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def _train_part(
+    recipe: Recipe, options: RunOptions, part: Part, loop: LoopConfig, minutes: float | None, report: Report
+) -> float | None:
+    """Train one part; returns the minutes left."""
+    folder, started = options.run / part, 0.0
+    torch.manual_seed(recipe.seed)
+    task: Task[Any] = build_task(part, recipe, options)
+
+    def tell(step: int, values: Mapping[str, float]) -> None:
+        loss = f"loss {values['loss']:.3f}" if "loss" in values else "measured"
+        report(f"{part}: {loss}", step, loop.steps)
+
+    state = folder / STATE
+    if state.exists():
+        started = float(torch.load(state, weights_only=True)["seconds"])
+    run = train(task, loop, folder, minutes=minutes, report=tell)
+    plot_metrics(folder)
+    return None if minutes is None else minutes - (run.seconds - started) / 60
+
+
+def build_task(
+    part: Part, recipe: Recipe, options: RunOptions
+) -> StructureVaeTask | StructureFlowTask | SlatVaeTask | SlatFlowTask:
+    """The task of a part, with what earlier parts of the run have learnt."""
+    resolution = recipe.data.resolution
+    match part:
+        case "structure_vae":
+            held_out = Shards(options.data, ("held_out", "held_out_mesh"))
+            return StructureVaeTask(
+                recipe.model.structure.vae, Shards(options.data, ("generated", "mesh")), held_out, resolution=resolution
+            )
+        case "structure_flow":
+            vae = trained_structure_vae(recipe, options.run)
+            held = {"generated": Shards(options.data, ("held_out",)), "mesh": Shards(options.data, ("held_out_mesh",))}
+            return StructureFlowTask(
+                structure_networks(recipe.model),
+                vae.decoder,
+                Shards(options.data, ("generated", "mesh"), _structure_latents(vae, recipe, options.run)),
+                {name: shards for name, shards in held.items() if len(shards)},
+                resolution=resolution,
+                training=recipe.flow,
+            )
+        case "slat_vae":
+            files = slat_files(recipe, options.data)
+            return SlatVaeTask(slat_vae_config(recipe.model), SlatShards(files[:-1]), SlatShards(files[-1:]))
+        case "slat_flow":
+            return _slat_flow_task(recipe, options)
+        case _:
+            assert_never(part)
+
+
+def structure_networks(model: ModelConfig) -> StructureNetworks:
+    """Condition encoder and flow of stage 1."""
+    flow = StructureFlow(model.structure.flow)
+    flow.open_gates()
+    return StructureNetworks(ViewTokens(model.structure.condition, joint=model.joint_views), flow)
+
+
+def slat_vae_config(model: ModelConfig) -> SlatVaeConfig:
+    """The stage-2 autoencoder: both decoders of the model, and an encoder of the same trunk."""
+    trunk = model.slat.mesh_decoder.trunk
+    encoder = SlatEncoderConfig(trunk, SHOWN, model.slat.flow.in_channels)
+    return SlatVaeConfig(encoder, model.slat.gaussian_decoder, model.slat.mesh_decoder)
+
+
+def _slat_flow_task(recipe: Recipe, options: RunOptions) -> SlatFlowTask:
+    files = slat_files(recipe, options.data)
+    vae = SlatVaeTask(slat_vae_config(recipe.model), SlatShards(files[:-1]), SlatShards(files[-1:]))
+    vae.networks.load_state_dict(_averaged(options.run / "slat_vae"))
+    vae.networks.eval().requires_grad_(False).to(options.device)
+    assert isinstance(vae.networks, SlatVae)
+    views = [
+        Shards(options.data, ("generated",), only=[file.with_suffix(".safetensors").name for file in part])
+        for part in (files[:-1], files[-1:])
+    ]
+    networks = SlatNetworks(
+        ViewTokens(recipe.model.slat.condition, joint=recipe.model.joint_views), SlatFlow(recipe.model.slat.flow)
+    )
+    statistics = SlatStatistics(*(tuple(values) for values in latent_statistics(vae.networks, vae.train)))
+    return SlatFlowTask(
+        networks, vae, statistics, (views[0], vae.train), (views[1], vae.held_out), training=recipe.flow
+    )
+
+
+def slat_files(recipe: Recipe, data: Path) -> list[Path]:
+    """The stage-2 targets of the first generated shards."""
+    found = sorted(data.glob("generated-*.slat"))[: recipe.slat_shards]
+    if len(found) < 2:
+        raise InvalidOption(
+            f"{data} holds {len(found)} shards with stage-2 targets, but one to train and one to measure on are needed"
+        )
+    return found
+
+
+def trained_structure_vae(recipe: Recipe, run: Path) -> StructureVae:
+    """The structure VAE of a run, to be used, not trained."""
+    vae = StructureVae(recipe.model.structure.vae)
+    vae.load_state_dict(_averaged(run / "structure_vae"))
+    vae.eval().requires_grad_(False)
+    return vae
+
+
+def _averaged(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / STATE
+    if not path.exists():
+        raise InvalidOption(f"{path} is not there: train the part {folder.name} first")
+    averaged: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)["averaged"]
+    return averaged
+
+
+def _structure_latents(vae: StructureVae, recipe: Recipe, run: Path) -> dict[str, Derive]:
+    """Structure latents of a shard's objects, under a name that tells which state of the VAE made them."""
+    step = int(torch.load(run / "structure_vae" / STATE, map_location="cpu", weights_only=True)["step"])
+
+    @torch.no_grad()
+    def derive(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        side, patch = recipe.data.resolution, recipe.model.structure.vae.token_patch
+        solid = np.unpackbits(tensors["solid"], axis=-1).reshape(-1, 1, side, side, side)
+        parts = [
+            tokens_from_grid(vae.encoder(torch.from_numpy(solid[i : i + ENCODE_AT_ONCE]).float()).mean, patch)
+            for i in range(0, len(solid), ENCODE_AT_ONCE)
+        ]
+        return {"latents": torch.cat(parts).half().numpy()}
+
+    return {f"lat{step}": derive}
+
+
+def prepare_data(recipe: Recipe, options: RunOptions, report: Report) -> None:
+    """Make the shards that training cannot start without: all of them if no workers will make the rest meanwhile."""
+    config = recipe.data
+    first = [ShardPlan("held_out", 0, replace(config, objects=recipe.held_out))]
+    if options.meshes is not None:
+        from mvsam3d.training.meshes import load_mesh_index
+
+        count = len(load_mesh_index(options.meshes, "val"))
+        first.append(ShardPlan("held_out_mesh", 0, replace(config, objects=count), options.meshes))
+    slat = [ShardPlan("generated", i, config) for i in range(recipe.slat_shards)]
+    rest = [] if options.workers else _training_plans(recipe, options)
+    todo = [*first, *slat, *rest]
+    for done, _ in enumerate(make_shards(todo, options.data, options.workers), 1):
+        report("making training data", done, len(todo) + len(slat))
+    for done, plan in enumerate(slat, 1):
+        make_slat_shard(plan, options.data)
+        report("making stage-2 targets", len(todo) + done, len(todo) + len(slat))
+
+
+def _training_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
+    return plans(recipe.data, options.shards or recipe.shards, options.meshes)
+
+
+def export_run(name: str, options: RunOptions, folder: Path) -> None:
+    """The averaged weights of a run's four parts as one checkpoint folder."""
+    recipe = _recipe(name)
+    parts = {part: _averaged(options.run / part) for part in PARTS}
+    vae = SlatVae(slat_vae_config(recipe.model))
+    vae.load_state_dict(parts["slat_vae"])
+    mean, std = latent_statistics(vae, SlatShards(slat_files(recipe, options.data)[:-1]))
+    model = replace(recipe.model, slat=replace(recipe.model.slat, mean=tuple(mean), std=tuple(std)))
+    models = Models(model)
+    for module, weights in (
+        (models.structure_condition, _below(parts["structure_flow"], "condition.")),
+        (models.structure_flow, _below(parts["structure_flow"], "flow.")),
+        (models.structure_decoder, _below(parts["structure_vae"], "decoder.")),
+        (models.slat_condition, _below(parts["slat_flow"], "condition.")),
+        (models.slat_flow, _below(parts["slat_flow"], "flow.")),
+        (models.gaussian_decoder, _below(parts["slat_vae"], "gaussian_decoder.")),
+        (models.mesh_decoder, _below(parts["slat_vae"], "mesh_decoder.")),
+    ):
+        assert isinstance(module, nn.Module)
+        module.load_state_dict(weights)
+    save_checkpoint(folder, model, models, run_card(name, recipe, options))
+
+
+def _below(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def run_card(name: str, recipe: Recipe, options: RunOptions) -> dict[str, object]:
+    """What a checkpoint was trained on, how long, with which seed."""
+    parts = {}
+    for part in PARTS:
+        state = torch.load(options.run / part / STATE, map_location="cpu", weights_only=True)
+        batch = recipe.loops[part].batch
+        parts[part] = {
+            "steps": state["step"],
+            "batch": batch,
+            "samples_seen": state["step"] * batch,
+            "minutes": round(state["seconds"] / 60, 1),
+        }
+    shards = Shards(options.data, ("generated", "mesh"))
+    kinds = [path.name.rsplit("-", 1)[0] for path in shards.files]
+    return {
+        "recipe": name,
+        "seed": recipe.seed,
+        "parts": parts,
+        "data": {
+            "generated_objects": kinds.count("generated") * recipe.data.objects,
+            "classes": list(recipe.data.classes),
+            "augmented_meshes": kinds.count("mesh") * recipe.data.objects,
+            "mesh_licences": "CC0, public domain, MIT, MIT-0, BSD-3-Clause, Apache-2.0, CC BY 3.0, CC BY 4.0 (see README)",
+            "views_per_object": recipe.data.views,
+        },
+    }
