@@ -30,7 +30,7 @@ def mean_shapes(
     """The mean solid of the rows of each group, made solid at the threshold that fits this group's own rows best."""
     names, counts = np.unique(groups, return_counts=True)
     sums = {int(group): np.zeros((resolution,) * 3, np.int64) for group in names}
-    for part in _parts(len(rows)):
+    for part in _parts(len(rows), AT_ONCE):
         solid = training.solid(rows[part], resolution)
         for group in np.unique(groups[part]):
             sums[int(group)] += solid[groups[part] == group].sum(0)
@@ -48,7 +48,7 @@ def _best_cuts(
 ) -> dict[int, Grid]:
     cuts = {group: torch.stack([mean > threshold for threshold in THRESHOLDS]) for group, mean in means.items()}
     fits = {group: torch.zeros(len(THRESHOLDS)) for group in means}
-    for part in _parts(len(rows)):
+    for part in _parts(len(rows), AT_ONCE):
         for solid, group in zip(torch.from_numpy(training.solid(rows[part], resolution)), groups[part]):
             fits[int(group)] += iou(cuts[int(group)], solid.expand_as(cuts[int(group)]))
     return {group: cuts[group][int(fit.argmax())] for group, fit in fits.items()}
@@ -97,7 +97,7 @@ def _centred(features: Float[Tensor, "row channel"], centre: Float[Tensor, " cha
     return torch.nn.functional.normalize(features - centre, dim=1)
 
 
-def _parts(count: int, size: int = AT_ONCE) -> Iterator[slice]:
+def _parts(count: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 

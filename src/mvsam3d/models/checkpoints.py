@@ -27,6 +27,8 @@ CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 LARGEST_CONFIG = 1 << 20  # bytes; ours has a few thousand
 LARGEST_HEADER = 16 << 20  # bytes; the public generator's 1,667 keys take 0.2 MB
 MOST_ELEMENTS = 20_000_000_000
+MOST_PARTS, MOST_BLOCKS, MOST_CHANNELS = 64, 128, 16_384  # of any size in a config; the public model has 24 blocks
+REPEATED = {"blocks", "depth", "num_res_blocks", "num_res_blocks_middle", "io_res_blocks", "registers"}
 _CONFIG = TypeAdapter(ModelConfig)
 
 
@@ -77,6 +79,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     try:
         content = json.loads(path.read_bytes())
         config = _CONFIG.validate_python(content["model"])
+        _check_sizes(content["model"])
+        _check_known(content["model"], _CONFIG.dump_python(config, mode="json"))
         card = content.get("card", {})
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise CheckpointMismatch(
@@ -87,6 +91,35 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
             f"{path}: the card is a {type(card).__name__}, not an object. Export the checkpoint again."
         )
     return config, card
+
+
+def _check_sizes(value: object, path: str = "model") -> None:
+    """Refuse sizes that no network has, before any is built. Raises: ValueError."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            _check_sizes(child, f"{path}.{key}")
+    elif isinstance(value, list):
+        if len(value) > MOST_PARTS:
+            raise ValueError(f"{path} has {len(value)} entries, at most {MOST_PARTS} are taken")
+        for child in value:
+            _check_sizes(child, path)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        name = path.rsplit(".", 1)[-1]
+        most = MOST_BLOCKS if name in REPEATED else MOST_CHANNELS
+        if not 0 <= value <= most:
+            raise ValueError(f"{path} = {value}, but 0 to {most} are taken")
+
+
+def _check_known(value: object, known: object, path: str = "model") -> None:
+    """Refuse fields that no config has. Raises: ValueError."""
+    if isinstance(value, dict) and isinstance(known, dict):
+        for key, child in value.items():
+            if key not in known:
+                raise ValueError(f"{path} has no field {key!r}: it has {', '.join(known)}")
+            _check_known(child, known[key], f"{path}.{key}")
+    elif isinstance(value, list) and isinstance(known, list):
+        for child, known_child in zip(value, known, strict=True):
+            _check_known(child, known_child, path)
 
 
 def _first_line(problem: Exception) -> str:

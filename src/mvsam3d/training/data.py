@@ -79,13 +79,15 @@ def make_shard(plan: ShardPlan, folder: Path) -> Path:
         return path
     rows = [_row(plan, i) for i in range(plan.config.objects)]
     tensors = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-    _save_whole(tensors, path)
+    save_whole(tensors, path)
     return path
 
 
-def _save_whole(tensors: dict[str, np.ndarray], path: Path) -> None:
+def save_whole(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write a file of tensors that is there in full or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary)
+    # safetensors writes an array's memory as it lies, whatever its order
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, temporary)
     temporary.replace(path)
 
 
@@ -165,8 +167,8 @@ def _pack(
 ) -> dict[str, np.ndarray]:
     points, normals, colours = surface
     return {
-        "seed": np.int64(seed),
-        "class": np.int16(class_index),
+        "seed": np.array(seed, np.int64),
+        "class": np.array(class_index, np.int16),
         "solid": np.packbits(solid.reshape(-1)),
         "points": points.astype(np.float16),
         "normals": np.round(normals * 127).astype(np.int8),
@@ -219,7 +221,7 @@ class Shards:
             for name, derive in self.derived.items():
                 beside = path.with_suffix(f".{name}")
                 if not beside.exists():
-                    _save_whole(dict(derive(tensors)), beside)
+                    save_whole(dict(derive(tensors)), beside)
                 tensors |= mapped(beside)
             self.files.append(path)
             self.tensors.append(tensors)

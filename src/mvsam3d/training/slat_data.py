@@ -6,16 +6,14 @@ other one, 3^3, is what the SLAT encoder is shown. Objects have different voxel 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
-from safetensors.numpy import save_file
 
 from mvsam3d.training import objects
-from mvsam3d.training.data import ShardPlan, generated_object, mapped
+from mvsam3d.training.data import ShardPlan, generated_object, mapped, save_whole
 
 SUBDIVISION = 4  # the mesh decoder's cells along a voxel's edge
 LATTICE = SUBDIVISION + 1
@@ -82,9 +80,7 @@ def make_slat_shard(plan: ShardPlan, folder: Path) -> Path:
         "sdf": np.round(np.concatenate([t.sdf for t in targets]) * (127 / REACH)).astype(np.int8),
         "colour": np.round(np.concatenate([t.colour for t in targets]).clip(0, 1) * 255).astype(np.uint8),
     }
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    save_whole(tensors, path)
     return path
 
 
