@@ -129,6 +129,7 @@ def structure_latents(
         steps=defaults.structure_steps if config.structure_steps is None else config.structure_steps,
         rescale_t=defaults.structure_rescale_t,
         guidance=Guidance(strength),
+        noise_scale=_noise_scale(models, config.structure_steps),
         weighting=config.structure_weighting,
         entropy_block=min(9, size.structure.flow.blocks - 1),
     )
@@ -168,6 +169,7 @@ def structured_latents(
     sampling = SlatSampling(
         steps=defaults.slat_steps if config.slat_steps is None else config.slat_steps,
         guidance=Guidance(strength),
+        noise_scale=_noise_scale(models, config.slat_steps),
         weighting=config.slat_weighting,
         entropy_block=min(6, size.slat.flow.blocks - 1),
     )
@@ -183,6 +185,11 @@ def decoded(models: Models, slat: Slat) -> tuple[GaussianCloud, CubeField]:
     x = SparseTensor(slat.features, SparseGrid.batched([slat.voxels.coords.to(slat.features.device)]))
     (gaussians,), (cubes,) = models.gaussian_decoder(x), models.mesh_decoder(x, DECODE_ROWS)
     return gaussians, CubeField(cubes.coords.cpu(), cubes.features.cpu(), cubes.resolution)
+
+
+def _noise_scale(models: Models, steps: int | None) -> float:
+    """The model's own start for its own number of steps; a number asked for is a wish to sample."""
+    return models.config.sampling.noise_scale if steps is None or steps == 1 else 1.0
 
 
 def _together(models: Models, config: ReconstructionConfig) -> bool:

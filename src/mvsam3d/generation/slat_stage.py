@@ -41,6 +41,8 @@ class SlatSampling:
     rescale_t: float = 1.0
     guidance: Guidance = field(default_factory=lambda: Guidance(strength=1.0))
     method: Method = "euler"
+    noise_scale: float = 1.0
+    """Of the start: 1 samples; 0 starts from the noise's mean, so that one step gives the mean of all that fits the photos."""
     weighting: Weighting = field(default_factory=PlainMean)
     """How much each view counts at each voxel."""
     entropy_block: int = 6
@@ -85,11 +87,12 @@ def sample_slat(
         _on(grid, lambda x, t: velocity(x, t, unconditional)),
         config.guidance,
     )
-    x = slat_noise(len(voxels.coords), len(statistics.mean), noise, device=device)
+    x = slat_noise(len(voxels.coords), len(statistics.mean), noise, device=device) * config.noise_scale
     weights = _weights(velocity, conditions, voxels, x, grid, config)
 
     def shared(x: Tensor, t: float) -> Tensor:
-        return fuse([row[None] for row in each(x.expand(views, -1, -1), t)], weights)
+        joined: Tensor = fuse([row[None] for row in each(x.expand(views, -1, -1), t)], weights)
+        return joined
 
     times = flow_matching_times(config.steps, config.rescale_t)
     for done, state in enumerate(states(shared, x, times, config.method), 1):

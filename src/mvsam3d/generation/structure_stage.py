@@ -42,6 +42,8 @@ class StructureSampling:
     """Above 1: more of the steps near the noise."""
     guidance: Guidance = field(default_factory=Guidance)
     method: Method = "euler"
+    noise_scale: float = 1.0
+    """Of the start: 1 samples; 0 starts from the noise's mean, so that one step gives the mean of all that fits the photos."""
     weighting: Weighting = field(default_factory=PlainMean)
     """How much each view counts at each latent."""
     entropy_block: int = 9
@@ -70,7 +72,7 @@ def sample_structure(
     Raises: InvalidOption: no step, or a floor that the views cannot all have.
     """
     views, device = len(conditions.tokens), conditions.tokens.device
-    start = structure_noise(*latents, noise, device=device)
+    start = combine(lambda latent: latent * config.noise_scale, structure_noise(*latents, noise, device=device))
     x = combine(lambda latent: latent.expand(views, *latent.shape[1:]), start)
     weights = structure_weights(velocity, conditions, x, config)
     unconditional = without_condition(conditions)

@@ -53,6 +53,8 @@ class SamplingDefaults:
     structure_guidance: float = 7.0
     slat_steps: int = 25
     slat_guidance: float = 1.0
+    noise_scale: float = 1.0
+    """Of the start of both stages; 0 with one step gives the mean of all that fits the photos."""
     occupancy_threshold: float = 0.0
     """Logit above which a cell is occupied."""
     prune_distance: int = 1
@@ -135,6 +137,11 @@ SMALL = ModelConfig(
         mesh_decoder=MeshDecoderConfig(_TRUNK, groups=8),
     ),
     sampling=SamplingDefaults(
-        structure_steps=1, structure_rescale_t=1.0, structure_guidance=0.0, slat_steps=1, slat_guidance=0.0
+        structure_steps=1,
+        structure_rescale_t=1.0,
+        structure_guidance=0.0,
+        slat_steps=1,
+        slat_guidance=0.0,
+        noise_scale=0.0,
     ),
 )

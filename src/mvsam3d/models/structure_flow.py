@@ -195,11 +195,13 @@ class StructureFlow(nn.Module):
     def open_gates(self) -> None:
         """Let every block act from the start: closed gates make long runs stable and short ones slow."""
         for block in self.blocks:
-            bias = block.adaLN_modulation[1].bias
+            assert isinstance(block, Block)
+            linear = block.adaLN_modulation[1]
+            assert isinstance(linear, nn.Linear)
             gates = torch.zeros(6, self.config.width)
             gates[[2, 5]] = 1.0
             with torch.no_grad():
-                bias.copy_(gates.flatten())
+                linear.bias.copy_(gates.flatten())
 
     def _latent(self, name: str) -> Latent:
         latent = self.latent_mapping[name]

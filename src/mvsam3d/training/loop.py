@@ -52,7 +52,9 @@ class LoopConfig:
 class Task(Protocol, Generic[Batch]):
     """What a loop needs of the thing it trains. Batches depend on the step alone, so a resumed run sees the same ones."""
 
-    networks: nn.Module
+    @property
+    def networks(self) -> nn.Module:
+        """What is trained, averaged and checkpointed."""
 
     def draw(self, size: int, rng: np.random.Generator) -> Batch:
         """A batch, on the CPU."""

@@ -6,6 +6,7 @@ are in cells, except for the light's part, which is in the object frame.
 
 from typing import NamedTuple
 
+# mypy: disable-error-code="no-any-return"
 import numpy as np
 
 from mvsam3d.rendering.compiled import compiled

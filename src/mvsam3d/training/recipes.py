@@ -119,7 +119,7 @@ def train_recipe(name: str, options: RunOptions, report: Report) -> None:
         left = options.minutes
         for part in [options.part] if options.part else PARTS:
             loop = replace(recipe.loops[part], device=options.device, precision=options.precision, seed=recipe.seed)
-            loop = replace(loop, steps=options.steps or loop.steps)
+            loop = replace(loop, steps=loop.steps if options.steps is None else options.steps)
             left = _train_part(recipe, options, part, loop, left, report)
             if left is not None and left <= 0:
                 return
@@ -278,7 +278,7 @@ def prepare_data(recipe: Recipe, options: RunOptions, report: Report) -> None:
 
 
 def _training_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
-    return plans(recipe.data, options.shards or recipe.shards, options.meshes)
+    return plans(recipe.data, recipe.shards if options.shards is None else options.shards, options.meshes)
 
 
 def export_run(name: str, options: RunOptions, folder: Path) -> None:

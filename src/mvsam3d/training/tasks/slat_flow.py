@@ -67,12 +67,12 @@ class SlatFlowTask:
         size = len(batch.targets)
         targets = VoxelBatch.of(batch.targets, device)
         end = self.latents(targets)
-        start = torch.randn(end.shape, generator=noise).to(end)
+        start = torch.randn(end.shape, generator=noise).to(end)  # at t = 0 from zeros, as in stage 1
         t = torch.sigmoid(torch.randn(size, generator=noise) - 1)
         t = torch.where(torch.rand(size, generator=noise) < self.training.at_noise, 0.0, t).to(device)
         kept = (torch.rand(size, generator=noise) >= self.training.unconditional).float().to(device)
         at = targets.grid.spread(t[:, None])
-        x = SparseTensor((1 - at) * start + at * end, targets.grid)
+        x = SparseTensor((1 - at) * (at > 0) * start + at * end, targets.grid)
         conditions = self.networks.condition(batch.views.to(device).maps, batch.views.count)
         out = self.networks.flow(x, 1000 * t, conditions.tokens * kept[:, None, None])
         error = (out.feats.float() - end).square().mean(1)
@@ -100,8 +100,7 @@ class SlatFlowTask:
             conditions = networks.condition(batch.maps, count)
             for i in rows:
                 targets = VoxelBatch.of([voxels[int(i)]])
-                noise = torch.randn(len(targets.sdf), len(self.mean), generator=torch.Generator().manual_seed(int(i)))
-                x = SparseTensor(noise, targets.grid)
+                x = SparseTensor(torch.zeros(len(targets.sdf), len(self.mean)), targets.grid)
                 out = networks.flow(x, torch.zeros(1), conditions.tokens[i : i + 1]).feats
                 decoded = self.vae.decoded(self.vae.networks, x.replace(out * self.std + self.mean), targets)
                 values = {"latent": (out - self.latents(targets)).square().mean(), **decoded}
