@@ -90,7 +90,8 @@ def test_a_header_that_announces_more_than_there_is(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"model": 3}', '{"model": {"image_size": "big"}}', '{"model": {"imagesize": 3}}', "[" * 5000]
+    "text",
+    ["", "[]", "{}", '{"model": 3}', '{"model": {"image_size": "big"}}', '{"model": {"imagesize": 3}}', "[" * 5000],
 )
 def test_broken_configs(copy: Path, text: str) -> None:
     (copy / "config.json").write_text(text)

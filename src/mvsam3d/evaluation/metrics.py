@@ -19,12 +19,13 @@ class Score:
     """A mean over objects."""
 
     mean: float
-    error: float  # standard error of the mean; NaN of a single object
+    error: float | None  # standard error of the mean; a single object has none
 
 
 def score(values: Float[Tensor, " object"]) -> Score:
     """Mean and standard error of independent values."""
-    return Score(float(values.mean()), float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan)
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Score(float(values.mean()), error)
 
 
 def filled(occupied: Bool[Tensor, "batch x y z"]) -> Bool[Tensor, "batch x y z"]:

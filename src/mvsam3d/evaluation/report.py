@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,20 +30,9 @@ def as_table(table: Table) -> str:
 
 
 def write_table(table: Table, path: Path) -> None:
-    """The table as JSON, its fields by name; null for a number that there is none of."""
+    """The table as JSON, its fields by name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_without_nan(asdict(table)), indent=1, allow_nan=False) + "\n")
-
-
-Json = dict[str, "Json"] | list["Json"] | str | int | float | None
-
-
-def _without_nan(value: Json | tuple[Json, ...]) -> Json:
-    if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    path.write_text(json.dumps(asdict(table), indent=1, allow_nan=False) + "\n")
 
 
 ROW_HEAD = ("data", "answer", "views", "solid", "surface", "objects", "s/object")
@@ -63,7 +51,7 @@ def _class_row(row: ClassRow) -> tuple[str, ...]:
 
 
 def _score(score: Score) -> str:
-    return f"{score.mean:.3f}" if math.isnan(score.error) else f"{score.mean:.3f} ± {score.error:.3f}"
+    return f"{score.mean:.3f}" if score.error is None else f"{score.mean:.3f} ± {score.error:.3f}"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

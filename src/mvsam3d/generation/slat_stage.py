@@ -117,7 +117,12 @@ def _on(grid: SparseGrid, velocity: Callable[[SparseTensor, float], SparseTensor
 
 
 def _weights(
-    velocity: SlatVelocity, conditions: Conditions, voxels: Voxels, x: Dense, grid: SparseGrid, config: SlatSampling
+    velocity: SlatVelocity,
+    conditions: Conditions,
+    voxels: Voxels,
+    x: Float[Tensor, "1 voxel channel"],
+    grid: SparseGrid,
+    config: SlatSampling,
 ) -> Float[Tensor, "view latent"]:
     views = len(conditions.tokens)
     if isinstance(config.weighting, PlainMean) or views == 1:

@@ -1,0 +1,133 @@
+"""The whole job with the shipped model on the example scene, as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from mvsam3d.errors import BadPhoto, BadScene, CheckpointMismatch, InvalidOption
+from mvsam3d.io.glb import read_glb
+from mvsam3d.io.ply import read_ply
+from mvsam3d.io.runs import read_params
+from mvsam3d.jobs import SHARES, Job, run_job, share_done
+
+ROOT = Path(__file__).parents[1]
+SCENE = ROOT / "examples" / "armchair"
+FILES = {"result.glb", "result.ply", "params.npz", "preview.png", "report.json", "inference.log"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Twice with the same seed, and once with one view."""
+    base = tmp_path_factory.mktemp("results")
+    for name, views in (("a", None), ("b", None), ("single", ("1",))):
+        run_job(Job(SCENE, base / name, views=views))
+    return base / "a", base / "b", base / "single"
+
+
+def test_all_files_are_there_and_no_others(results: tuple[Path, Path, Path]) -> None:
+    for folder in results:
+        assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == FILES
+
+
+def test_the_same_seed_gives_the_same_bytes(results: tuple[Path, Path, Path]) -> None:
+    for name in ("result.glb", "result.ply", "params.npz", "preview.png"):
+        assert (results[0] / name).read_bytes() == (results[1] / name).read_bytes(), name
+
+
+def test_the_mesh_is_textured_closed_and_where_the_splat_is(results: tuple[Path, Path, Path]) -> None:
+    mesh, cloud = read_glb(results[0] / "result.glb", z_up=True), read_ply(results[0] / "result.ply")
+    assert mesh.texture is not None
+    assert mesh.texture.std() > 1  # not one colour
+    vertices = np.asarray(mesh.vertices)
+    assert np.abs(vertices).max() <= 0.55
+    joined = trimesh.Trimesh(vertices, mesh.faces, process=True, merge_norm=True, merge_tex=True)
+    assert joined.volume > 0  # outward winding
+    opaque = cloud.means[cloud.opacities > 0.5].numpy()
+    assert np.abs(opaque.min(0) - vertices.min(0)).max() < 0.08  # two decoders of the same latents: within 2.5 voxels
+    assert np.abs(opaque.max(0) - vertices.max(0)).max() < 0.08
+
+
+def test_parameters_have_the_public_keys(results: tuple[Path, Path, Path]) -> None:
+    several, single = read_params(results[0] / "params.npz"), read_params(results[2] / "params.npz")
+    assert set(several) - set(single) == {"pointmap_scale", "pointmap_shift"}
+    assert several["coords"].shape[1] == 4
+
+
+def test_the_report_tells_what_was_done(results: tuple[Path, Path, Path]) -> None:
+    report = json.loads((results[0] / "report.json").read_text())
+    assert [view["name"] for view in report["views"]] == ["0", "1", "2", "3"]
+    assert all(0 < view["silhouette_iou"] <= 1 for view in report["views"])
+    assert report["seed"] == 42
+    assert set(report["seconds"]) == {"views", "structure", "appearance", "mesh", "texture"}
+    glb = np.array(report["frames"]["glb_from_object"]) @ [1.0, 2.0, 3.0, 1.0]
+    assert (glb == [1.0, 3.0, -2.0, 1.0]).all()
+    assert "4 views" in (results[0] / "inference.log").read_text()
+
+
+def test_the_object_lies_where_the_photo_shows_it(results: tuple[Path, Path, Path]) -> None:
+    """The pose's centre falls into the mask's box in every photo."""
+    report = json.loads((results[0] / "report.json").read_text())
+    for view in report["views"]:
+        pose, k = np.array(view["camera_from_object"]), np.array(view["intrinsics"])
+        u, v, w = k @ pose[:3, 3]
+        x1, y1, x2, y2 = view["crop_box"]
+        assert x1 < u / w < x2
+        assert y1 < v / w < y2
+
+
+def test_wrong_input_leaves_nothing_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for job, kind, words in (
+        (Job(tmp_path / "nowhere", out), BadScene, "nowhere"),
+        (Job(SCENE, out, object_name="sofa"), BadScene, "armchair"),
+        (Job(SCENE, out, views=("0", "9")), BadScene, "9"),
+        (Job(SCENE, out, model=str(tmp_path)), CheckpointMismatch, "config.json"),
+        (Job(SCENE, out, structure_steps=0), InvalidOption, "step"),
+    ):
+        with pytest.raises(kind) as caught:
+            run_job(job)
+        assert words in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_view_is_an_error_or_is_reported(tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    for file in SCENE.rglob("*.*"):
+        target = scene / file.relative_to(SCENE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    (mask,) = (scene / "masks").rglob("2.png")
+    Image.fromarray(np.zeros((320, 320), np.uint8)).save(mask)
+    with pytest.raises(BadPhoto, match="2"):
+        run_job(Job(scene, tmp_path / "out"))
+    report = run_job(Job(scene, tmp_path / "out", skip_bad_views=True))
+    assert [view["name"] for view in report["views"]] == ["0", "1", "3"]
+    assert report["skipped_views"][0]["name"] == "2"
+
+
+def test_ctrl_c_leaves_no_partial_output(tmp_path: Path) -> None:
+    code = "import sys; from mvsam3d.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "reconstruct", str(SCENE), "--out", str(tmp_path / "out"), "--quiet"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ})
+    deadline = time.monotonic() + 120
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)  # the hidden work folder appears when the job begins
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_never_goes_back() -> None:
+    steps = [share_done(stage, done, 2) for stage in SHARES for done in (0, 1, 2)]
+    assert steps == sorted(steps)
+    assert steps[0] == 0
+    assert steps[-1] == 1
