@@ -18,6 +18,7 @@ SIZE, VIEWS = 320, 4
 
 
 def main(name: str, number: int, folder: Path) -> None:
+    """Photograph the object from four sides."""
     thing = objects.generate_object(HELD_OUT_SEED + 500_000 + number, name=name)
     rng = np.random.default_rng(number)
     light = objects.sample_light(rng)

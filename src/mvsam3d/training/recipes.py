@@ -68,9 +68,9 @@ SMALL_RECIPE = Recipe(
     held_out=200,
     loops={
         "structure_vae": LoopConfig(steps=450, batch=32, lr=2e-3, warmup=50, ema=0.995, evaluate_every=150),
-        "structure_flow": LoopConfig(steps=5000, batch=48, lr=2e-3, ema=0.998, decay=0.4, evaluate_every=200),
-        "slat_vae": LoopConfig(steps=600, batch=4, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
-        "slat_flow": LoopConfig(steps=600, batch=8, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
+        "structure_flow": LoopConfig(steps=2700, batch=16, lr=1.5e-3, ema=0.998, decay=0.75, evaluate_every=200),
+        "slat_vae": LoopConfig(steps=850, batch=4, lr=1.5e-3, decay=0.5, warmup=50, ema=0.995, evaluate_every=200),
+        "slat_flow": LoopConfig(steps=450, batch=4, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
     },
 )
 
