@@ -17,7 +17,7 @@ from mvsam3d.nn.sparse import SparseTensor
 from mvsam3d.training.data import Shards
 from mvsam3d.training.slat_data import SlatShards, VoxelTargets
 from mvsam3d.training.tasks.slat_vae import SlatVae, SlatVaeTask, VoxelBatch
-from mvsam3d.training.tasks.structure_flow import FlowTraining, chosen_views
+from mvsam3d.training.tasks.structure_flow import FlowTraining, chosen_views, view_count
 from mvsam3d.training.view_batch import ViewBatch, drawn_views
 
 
@@ -95,7 +95,7 @@ class SlatFlowTask:
         views, voxels = self.held_out
         scores: dict[str, float] = {}
         rows = np.arange(min(len(voxels), 16))
-        for count in (1, 4):
+        for count in (1, view_count(views)):
             batch = drawn_views(views, rows, np.tile(np.arange(count), (len(rows), 1)), pointmap=False, images=True)
             conditions = networks.condition(batch.maps, count)
             for i in rows:

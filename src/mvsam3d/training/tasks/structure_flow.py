@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mvsam3d.generation.latents import PerLatent, combine, combine_by, structure_noise
+from mvsam3d.generation.latents import PerLatent, combine, structure_noise
 from mvsam3d.generation.pose import encode_poses
 from mvsam3d.generation.structure_stage import network_velocity
 from mvsam3d.geometry.occupancy import occupancy_iou
@@ -40,13 +40,18 @@ class FlowTraining:
     """Chance of 1, 2, ... views."""
 
 
+def view_count(shards: Shards) -> int:
+    """Views of each object."""
+    return int(shards.tensors[0]["mask"].shape[1])
+
+
 def chosen_views(
     shards: Shards, size: int, training: FlowTraining, rng: np.random.Generator
 ) -> Int64[np.ndarray, "batch view"]:
     """Which views of each object a batch shows: as many of each, in random order."""
     chances = np.array(training.views)
     count = int(rng.choice(len(chances), p=chances / chances.sum())) + 1
-    total = shards.tensors[0]["mask"].shape[1]
+    total = view_count(shards)
     return np.stack([rng.permutation(total)[:count] for _ in range(size)])
 
 
@@ -110,13 +115,14 @@ class StructureFlowTask:
         x = combine(lambda a, b: ((1 - t[:, None, None]) * noisy * a + t[:, None, None] * b).to(device), start, end)
         conditions = self.networks.condition(batch.views.to(device).maps, batch.views.count)
         out = self.networks.flow(x, (1000 * t).to(device), cond=conditions.tokens * kept[:, None, None].to(device))
-        errors = combine(lambda a, b: (a.float() - b.to(device)).square().mean((1, 2)), out, end)
-        parts = {name: value.mean() for name, value in vars(errors).items()}
-        weighted = combine_by(lambda w, e: w * e, WEIGHTS, errors)
-        total = torch.stack(list(vars(weighted).values())).sum(0).mean()
+        errors = {
+            name: (getattr(out, name).float() - getattr(end, name).to(device)).square().mean((1, 2))
+            for name in vars(WEIGHTS)
+        }
+        parts = {name: error.mean() for name, error in errors.items() if name != "translation_scale"}
+        total = torch.stack([getattr(WEIGHTS, name) * error for name, error in errors.items()]).sum(0).mean()
         at_noise = (t == 0) & (kept > 0)
-        parts["shape_at_noise"] = errors.shape[at_noise.to(device)].mean()
-        del parts["translation_scale"]
+        parts["shape_at_noise"] = errors["shape"][at_noise.to(device)].mean()
         return total, parts
 
     @torch.no_grad()
@@ -126,7 +132,7 @@ class StructureFlowTask:
         scores: dict[str, float] = {}
         for name, shards in self.held_out.items():
             rows = np.arange(min(len(shards), 100))
-            for count in (1, 4):
+            for count in (1, view_count(shards)):
                 batch = drawn_views(
                     shards, rows, np.tile(np.arange(count), (len(rows), 1)), pointmap=False, images=True
                 )
