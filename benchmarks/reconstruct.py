@@ -22,7 +22,7 @@ def timed(command: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("scene", nargs="?", default=str(ROOT / "examples" / "armchair"))
+    parser.add_argument("scene", nargs="?", default=str(ROOT / "examples" / "sofa"))
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import pytest
 
 from mvsam3d.cli import main
 
-SCENE = Path(__file__).parents[1] / "examples" / "armchair"
+SCENE = Path(__file__).parents[1] / "examples" / "sofa"
 
 
 def test_reconstruct_prints_where_the_results_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,11 @@ def test_quiet_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_errors_are_one_line_and_status_1(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 1

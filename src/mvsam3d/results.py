@@ -102,7 +102,7 @@ def _report(
         "options": dict(facts.options),
         "views": views,
         "skipped_views": [{"name": view.name, "reason": view.reason} for view in facts.skipped],
-        "frames": {name: _matrix(np.array(matrix)) for name, matrix in FRAMES.items()},
+        "frames": {name: _matrix(np.array(matrix, np.float64)) for name, matrix in FRAMES.items()},
         "mesh": {"vertices": len(result.mesh.vertices), "faces": len(result.mesh.faces)},
         "gaussians": len(result.gaussians.means),
         "voxels": {"count": len(result.voxels.coords), "resolution": result.voxels.resolution},
