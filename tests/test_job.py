@@ -52,8 +52,10 @@ def test_the_mesh_is_textured_closed_and_where_the_splat_is(results: tuple[Path,
     joined = trimesh.Trimesh(vertices, mesh.faces, process=True, merge_norm=True, merge_tex=True)
     assert joined.volume > 0  # outward winding
     opaque = cloud.means[cloud.opacities > 0.5].numpy()
-    assert np.abs(opaque.min(0) - vertices.min(0)).max() < 0.08  # two decoders of the same latents: within 2.5 voxels
-    assert np.abs(opaque.max(0) - vertices.max(0)).max() < 0.08
+    low, high = vertices.min(0) - 0.05, vertices.max(0) + 0.05  # two decoders of the same latents: within 1.6 voxels
+    assert ((opaque > low) & (opaque < high)).all(1).mean() > 0.9  # cleaning took crumbs from the mesh
+    assert (vertices.min(0) > opaque.min(0) - 0.05).all()
+    assert (vertices.max(0) < opaque.max(0) + 0.05).all()
 
 
 def test_parameters_have_the_public_keys(results: tuple[Path, Path, Path]) -> None:
