@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,9 +30,8 @@ from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.pipeline import ReconstructionConfig, structure_latents
 from mvsam3d.training.data import MESH_CLASS, ShardPlan, Shards, make_shards
-from mvsam3d.training.meshes import load_mesh_index
 from mvsam3d.training.objects import CLASS_NAMES
-from mvsam3d.training.recipes import SMALL_RECIPE
+from mvsam3d.training.recipes import SMALL_RECIPE, held_out_plans
 from mvsam3d.training.view_batch import drawn_views
 from mvsam3d.types import StructureLatents
 
@@ -101,9 +100,8 @@ def evaluate_model(model: str, data: Path, meshes: Path | None, progress: Progre
     use_fast_exact_matmul()
     models, config, _ = load_checkpoint(checkpoint_folder(model))
     _check_fit(config)
-    sets: dict[Data, Shards] = {"generated": _held_out(_generated_plan(), data)}
-    if meshes is not None:
-        sets["meshes"] = _held_out(_mesh_plan(meshes), data)
+    names: tuple[Data, ...] = ("generated", "meshes")
+    sets = {name: _held_out(plan, data) for name, plan in zip(names, held_out_plans(SMALL_RECIPE, meshes))}
     return measured(models, model, sets, Shards(data, ("generated", "mesh")), progress)
 
 
@@ -227,15 +225,6 @@ def _yardsticks(models: Models, training: Shards, resolution: int) -> Yardsticks
 
 def _truth(shards: Shards, resolution: int) -> Bool[Tensor, "object x y z"]:
     return torch.from_numpy(shards.solid(np.arange(len(shards)), resolution))
-
-
-def _generated_plan() -> ShardPlan:
-    return ShardPlan("held_out", 0, replace(SMALL_RECIPE.data, objects=SMALL_RECIPE.held_out))
-
-
-def _mesh_plan(meshes: Path) -> ShardPlan:
-    count = len(load_mesh_index(meshes, "val"))
-    return ShardPlan("held_out_mesh", 0, replace(SMALL_RECIPE.data, objects=count), meshes)
 
 
 def _held_out(plan: ShardPlan, folder: Path) -> Shards:

@@ -26,6 +26,7 @@ from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.training.classes import SMALL_CLASSES
 from mvsam3d.training.data import DataConfig, Derive, ShardPlan, Shards, background_shards, make_shards, plans
 from mvsam3d.training.loop import LoopConfig, Task, train
+from mvsam3d.training.meshes import load_mesh_index
 from mvsam3d.training.plots import plot_metrics
 from mvsam3d.training.slat_data import SlatShards, make_slat_shard
 from mvsam3d.training.tasks.slat_flow import SlatFlowTask, SlatNetworks
@@ -70,7 +71,7 @@ SMALL_RECIPE = Recipe(
         "structure_vae": LoopConfig(steps=450, batch=32, lr=2e-3, warmup=50, ema=0.995, evaluate_every=150),
         "structure_flow": LoopConfig(steps=2700, batch=16, lr=1.5e-3, ema=0.998, decay=0.75, evaluate_every=200),
         "slat_vae": LoopConfig(steps=850, batch=4, lr=1.5e-3, decay=0.5, warmup=50, ema=0.995, evaluate_every=200),
-        "slat_flow": LoopConfig(steps=450, batch=4, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
+        "slat_flow": LoopConfig(steps=400, batch=4, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
     },
 )
 
@@ -258,15 +259,19 @@ def _structure_latents(vae: StructureVae, recipe: Recipe, run: Path) -> dict[str
     return {f"lat{step}": derive}
 
 
+def held_out_plans(recipe: Recipe, meshes: Path | None) -> list[ShardPlan]:
+    """The shards to measure on: generated objects and, if there is a folder of meshes, its val split."""
+    plans_ = [ShardPlan("held_out", 0, replace(recipe.data, objects=recipe.held_out))]
+    if meshes is not None:
+        count = len(load_mesh_index(meshes, "val"))
+        plans_.append(ShardPlan("held_out_mesh", 0, replace(recipe.data, objects=count), meshes))
+    return plans_
+
+
 def prepare_data(recipe: Recipe, options: RunOptions, report: Report) -> None:
     """Make the shards that training cannot start without: all of them if no workers will make the rest meanwhile."""
     config = recipe.data
-    first = [ShardPlan("held_out", 0, replace(config, objects=recipe.held_out))]
-    if options.meshes is not None:
-        from mvsam3d.training.meshes import load_mesh_index
-
-        count = len(load_mesh_index(options.meshes, "val"))
-        first.append(ShardPlan("held_out_mesh", 0, replace(config, objects=count), options.meshes))
+    first = held_out_plans(recipe, options.meshes)
     slat = [ShardPlan("generated", i, config) for i in range(recipe.slat_shards)]
     rest = [] if options.workers else _training_plans(recipe, options)
     todo = [*first, *slat, *rest]
