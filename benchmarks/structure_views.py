@@ -15,8 +15,7 @@ from mvsam3d.generation.schedule import shortcut_times
 from mvsam3d.generation.solver import solve
 from mvsam3d.generation.structure_stage import network_velocity
 from mvsam3d.geometry.occupancy import occupancy_iou
-from mvsam3d.jobs import checkpoint_folder
-from mvsam3d.models.checkpoints import load_checkpoint
+from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.training.data import Shards
 from mvsam3d.training.view_batch import drawn_views

@@ -87,6 +87,8 @@ class Train:
     """Shards of training data to make, instead of the recipe's number."""
     meshes: Path | None = None
     """Folder (or zip) of meshes with index.json, to train on beside generated objects."""
+    start: str | None = None
+    """Run folder, checkpoint folder or model name whose weights the parts begin with; the autoencoders are then kept as they are."""
     export: Path | None = None
     """Write a checkpoint folder of the run's averaged weights, and train nothing."""
 
@@ -196,6 +198,7 @@ def _train(command: Train) -> None:
         workers=command.workers,
         shards=command.shards,
         meshes=command.meshes,
+        start=command.start,
     )
     if command.export is not None:
         export_run(command.recipe, options, command.export)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from mvsam3d.generation.weighting import ByEntropy, PlainMean
 from mvsam3d.io.photos import load_photos
 from mvsam3d.io.runs import run_folder
 from mvsam3d.models.bundle import Models
-from mvsam3d.models.checkpoints import load_checkpoint, read_config
+from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.pipeline import ReconstructionConfig, reconstruct
 from mvsam3d.results import RunFacts, write_results
@@ -105,11 +104,6 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
             log.info("%s: %.2f s", stage, seconds)
         tell("writing", 1, 1)
     return report
-
-
-def checkpoint_folder(model: str) -> Path:
-    """The folder of a model by name or path."""
-    return Path(str(files("mvsam3d") / "weights" / "small")) if model == "small" else Path(model)
 
 
 def _weighting(job: Job) -> PlainMean | ByEntropy:

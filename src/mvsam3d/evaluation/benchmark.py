@@ -22,9 +22,8 @@ from mvsam3d.errors import InvalidOption
 from mvsam3d.evaluation.metrics import Score, filled_iou, score
 from mvsam3d.evaluation.yardsticks import Gallery, gallery, mean_shapes
 from mvsam3d.geometry.occupancy import OccupancyIou
-from mvsam3d.jobs import checkpoint_folder
 from mvsam3d.models.bundle import Models
-from mvsam3d.models.checkpoints import load_checkpoint
+from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import ModelConfig, SamplingDefaults
 from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.precision import use_fast_exact_matmul

@@ -1,8 +1,9 @@
 """Checkpoint folders of our own format -> networks, and back.
 
-A folder holds `config.json` (a `ModelConfig`, and under "card" what it was trained on) and `weights.safetensors` (one tensor per key,
-prefixed by the network's name, float16). Both are data from strangers: JSON is matched against the dataclasses field by field, and the
-tensors' header is read with bounds, before anything is built. The public checkpoints' folder layout will be read here too.
+A folder holds `config.json` (a `ModelConfig`, and under "card" what it was trained on), `weights.safetensors` (one tensor per key,
+prefixed by the network's name, float16) and, if it can be trained on, `encoders.safetensors`. All are data from strangers: JSON is matched
+against the dataclasses field by field, and the tensors' header is read with bounds, before anything is built. The public checkpoints'
+folder layout will be read here too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,18 @@ from mvsam3d.errors import CheckpointMismatch
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig
 
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+CONFIG, WEIGHTS, ENCODERS = "config.json", "weights.safetensors", "encoders.safetensors"
 LARGEST_CONFIG = 1 << 20  # bytes; ours has a few thousand
 LARGEST_HEADER = 16 << 20  # bytes; the public generator's 1,667 keys take 0.2 MB
 MOST_ELEMENTS = 20_000_000_000
 MOST_PARTS, MOST_BLOCKS, MOST_CHANNELS = 64, 128, 16_384  # of any size in a config; the public model has 24 blocks
 REPEATED = {"blocks", "depth", "num_res_blocks", "num_res_blocks_middle", "io_res_blocks", "registers"}
 _CONFIG = TypeAdapter(ModelConfig)
+
+
+def checkpoint_folder(model: str) -> Path:
+    """The folder of a model by name or path."""
+    return Path(str(files("mvsam3d") / "weights" / "small")) if model == "small" else Path(model)
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -53,20 +60,39 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str)
     module.load_state_dict({key: weights[key].to(value.dtype) for key, value in wanted.items()}, assign=True)
 
 
-def save_checkpoint(folder: Path, config: ModelConfig, models: nn.Module, card: Mapping[str, Any]) -> None:
-    """Write a checkpoint folder: weights as float16, integer buffers as they are."""
+def save_checkpoint(
+    folder: Path,
+    config: ModelConfig,
+    models: nn.Module,
+    card: Mapping[str, Any],
+    encoders: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint folder: weights as float16, integer buffers as they are.
+
+    Args:
+        folder: made if it is missing.
+        config: sizes.
+        models: what a reconstruction needs.
+        card: what they were trained on.
+        encoders: weights of the autoencoders' other halves, in a file of their own that only training on reads.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for key, value in models.state_dict().items()
-    }
-    for name, tensor in tensors.items():
-        assert tensor.is_floating_point() is False or bool(tensor.isfinite().all()), f"{name} does not fit float16"
-    save_file(tensors, folder / f"{WEIGHTS}.tmp")
+    files = {WEIGHTS: models.state_dict(), **({ENCODERS: encoders} if encoders else {})}
+    for file, weights in files.items():
+        save_file(_halved(weights), folder / f"{file}.tmp")
     text = json.dumps({"model": _CONFIG.dump_python(config, mode="json"), "card": card}, indent=1)
     (folder / f"{CONFIG}.tmp").write_text(text + "\n")
-    for name in (WEIGHTS, CONFIG):
+    for name in (*files, CONFIG):
         (folder / f"{name}.tmp").replace(folder / name)
+
+
+def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    halved = {
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu() for key, value in weights.items()
+    }
+    for name, tensor in halved.items():
+        assert tensor.is_floating_point() is False or bool(tensor.isfinite().all()), f"{name} does not fit float16"
+    return halved
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:

@@ -144,6 +144,17 @@ class SlatFlow(nn.Module):
         self.out_layer = nn.Linear(widths[0], config.out_channels)
         self._initialise()
 
+    def open_gates(self) -> None:
+        """Let every block act from the start, as `StructureFlow.open_gates`."""
+        for module in self.modules():
+            if isinstance(module, ModulatedSparseCrossBlock):
+                linear = module.adaLN_modulation[1]
+                assert isinstance(linear, nn.Linear)
+                gates = torch.zeros(6, self.config.width)
+                gates[[2, 5]] = 1.0
+                with torch.no_grad():
+                    linear.bias.copy_(gates.flatten())
+
     def forward(
         self,
         x: SparseTensor,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -15,12 +17,12 @@ from torch import nn
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.slat_stage import SlatStatistics
 from mvsam3d.models.bundle import Models
-from mvsam3d.models.checkpoints import save_checkpoint
+from mvsam3d.models.checkpoints import ENCODERS, WEIGHTS, checkpoint_folder, read_weights, save_checkpoint
 from mvsam3d.models.config import SMALL, ModelConfig
 from mvsam3d.models.slat_encoder import SlatEncoderConfig
 from mvsam3d.models.slat_flow import SlatFlow
 from mvsam3d.models.structure_flow import StructureFlow
-from mvsam3d.models.structure_vae import tokens_from_grid
+from mvsam3d.models.structure_vae import StructureDecoder, tokens_from_grid
 from mvsam3d.models.view_tokens import ViewTokens
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.training.classes import SMALL_CLASSES
@@ -39,9 +41,29 @@ log = logging.getLogger(__name__)
 Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow"]
 PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow")
 STATE = "state.pt"
+AUTOENCODERS: tuple[Part, ...] = ("structure_vae", "slat_vae")
 ENCODE_AT_ONCE = 64  # solid grids
 
 Report = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
+
+
+# Of each part: (its own name for a network, the network's name in a checkpoint). The structure flow's part has the last word on the
+# decoder that it trains along.
+NETWORKS: dict[Part, tuple[tuple[str, str], ...]] = {
+    "structure_vae": (("encoder", "structure_encoder"), ("decoder", "structure_decoder")),
+    "structure_flow": (
+        ("condition", "structure_condition"),
+        ("flow", "structure_flow"),
+        ("decoder", "structure_decoder"),
+    ),
+    "slat_vae": (
+        ("encoder", "slat_encoder"),
+        ("gaussian_decoder", "gaussian_decoder"),
+        ("mesh_decoder", "mesh_decoder"),
+    ),
+    "slat_flow": (("condition", "slat_condition"), ("flow", "slat_flow")),
+}
+ENCODER_NAMES = ("structure_encoder.", "slat_encoder.")
 
 
 @dataclass(frozen=True)
@@ -65,14 +87,17 @@ SMALL_RECIPE = Recipe(
     model=SMALL,
     data=DataConfig(classes=SMALL_CLASSES),
     shards=40,
-    slat_shards=5,
+    slat_shards=10,
     held_out=200,
     loops={
         "structure_vae": LoopConfig(steps=450, batch=32, lr=2e-3, warmup=50, ema=0.995, evaluate_every=150),
-        "structure_flow": LoopConfig(steps=2700, batch=16, lr=1.5e-3, ema=0.998, decay=0.75, evaluate_every=200),
+        "structure_flow": LoopConfig(
+            steps=3300, batch=32, lr=1.2e-3, warmup=50, ema=0.998, decay=0.75, evaluate_every=200
+        ),
         "slat_vae": LoopConfig(steps=850, batch=4, lr=1.5e-3, decay=0.5, warmup=50, ema=0.995, evaluate_every=200),
-        "slat_flow": LoopConfig(steps=400, batch=4, lr=2e-3, warmup=50, ema=0.995, evaluate_every=200),
+        "slat_flow": LoopConfig(steps=2400, batch=4, lr=1.5e-3, warmup=50, decay=0.75, ema=0.998, evaluate_every=200),
     },
+    flow=FlowTraining(at_noise=0.85, decoded=1.0),
 )
 
 TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the result is of no use
@@ -82,7 +107,7 @@ TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the res
     slat_shards=2,
     held_out=2,
     loops={part: replace(loop, steps=2, batch=2, evaluate_every=0) for part, loop in SMALL_RECIPE.loops.items()},
-    flow=FlowTraining(views=(0.5, 0.5)),
+    flow=FlowTraining(views=(0.5, 0.5), decoded=1.0),
 )
 
 RECIPES = {"small": SMALL_RECIPE, "tiny": TINY_RECIPE}
@@ -103,6 +128,9 @@ class RunOptions:
     workers: int = 0
     shards: int | None = None
     meshes: Path | None = None
+    start: str | None = None
+    """A run or a model whose weights the parts begin with, where they have not begun yet. The autoencoders are then not trained further,
+    so that the latents keep the meaning that the flows have learnt."""
 
 
 def train_recipe(name: str, options: RunOptions, report: Report) -> None:
@@ -147,6 +175,10 @@ def _train_part(
     state = folder / STATE
     if state.exists():
         started = float(torch.load(state, weights_only=True)["seconds"])
+    elif options.start is not None:
+        start_from(task.networks, starting_weights(options.start, part))
+        if part in AUTOENCODERS:
+            loop = replace(loop, steps=0)
     run = train(task, loop, folder, minutes=minutes, report=tell)
     plot_metrics(folder)
     return None if minutes is None else minutes - (run.seconds - started) / 60
@@ -167,9 +199,8 @@ def build_task(
             vae = trained_structure_vae(recipe, options.run)
             held = {"generated": Shards(options.data, ("held_out",)), "mesh": Shards(options.data, ("held_out_mesh",))}
             return StructureFlowTask(
-                structure_networks(recipe.model),
-                vae.decoder,
-                Shards(options.data, ("generated", "mesh"), _structure_latents(vae, recipe, options.run)),
+                structure_networks(recipe.model, vae.decoder),
+                Shards(options.data, ("generated", "mesh"), _structure_latents(vae, recipe)),
                 {name: shards for name, shards in held.items() if len(shards)},
                 resolution=resolution,
                 training=recipe.flow,
@@ -183,11 +214,12 @@ def build_task(
             assert_never(part)
 
 
-def structure_networks(model: ModelConfig) -> StructureNetworks:
-    """Condition encoder and flow of stage 1."""
+def structure_networks(model: ModelConfig, decoder: StructureDecoder) -> StructureNetworks:
+    """Condition encoder and flow of stage 1, and the decoder that they feed."""
     flow = StructureFlow(model.structure.flow)
     flow.open_gates()
-    return StructureNetworks(ViewTokens(model.structure.condition, joint=model.joint_views), flow)
+    condition = ViewTokens(model.structure.condition, joint=model.joint_views)
+    return StructureNetworks(condition, flow, deepcopy(decoder))
 
 
 def slat_vae_config(model: ModelConfig) -> SlatVaeConfig:
@@ -207,13 +239,48 @@ def _slat_flow_task(recipe: Recipe, options: RunOptions) -> SlatFlowTask:
         Shards(options.data, ("generated",), only=[file.with_suffix(".safetensors").name for file in part])
         for part in (files[:-1], files[-1:])
     ]
-    networks = SlatNetworks(
-        ViewTokens(recipe.model.slat.condition, joint=recipe.model.joint_views), SlatFlow(recipe.model.slat.flow)
-    )
+    flow = SlatFlow(recipe.model.slat.flow)
+    flow.open_gates()
+    condition = ViewTokens(recipe.model.slat.condition, joint=recipe.model.joint_views)
+    start_from(condition, _below(_averaged(options.run / "structure_flow"), "condition."))
+    networks = SlatNetworks(condition, flow)
     statistics = SlatStatistics(*(tuple(values) for values in latent_statistics(vae.networks, vae.train)))
     return SlatFlowTask(
         networks, vae, statistics, (views[0], vae.train), (views[1], vae.held_out), training=recipe.flow
     )
+
+
+def start_from(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Let a network begin with what another has learnt. Modules that either of them lacks are left as they are, and logged.
+
+    Raises: InvalidOption: a tensor has another shape, or none is shared.
+    """
+    own = module.state_dict()
+    shared = own.keys() & weights.keys()
+    wrong = sorted(key for key in shared if weights[key].shape != own[key].shape)
+    if wrong or not shared:
+        raise InvalidOption(f"these weights are of another network: {', '.join(wrong[:3]) or 'they share no name'}")
+    if new := sorted(own.keys() - shared):
+        log.warning("%d tensors begin afresh, the weights to start from lack them: %s ...", len(new), new[0])
+    module.load_state_dict(own | {key: weights[key] for key in shared})
+
+
+def starting_weights(start: str, part: Part) -> Mapping[str, torch.Tensor]:
+    """A part's weights in a run folder, a checkpoint folder, or a model by name. Raises: InvalidOption, CheckpointMismatch."""
+    if (Path(start) / part / STATE).exists():
+        return _averaged(Path(start) / part)
+    folder = checkpoint_folder(start)
+    if not (folder / ENCODERS).exists():
+        raise InvalidOption(
+            f"--start {start}: {folder} holds neither the run of a part {part} ({part}/{STATE}) nor a checkpoint that can be trained "
+            f"on ({ENCODERS})"
+        )
+    weights = {**read_weights(folder / WEIGHTS), **read_weights(folder / ENCODERS)}
+    return {
+        f"{below}.{key}": value.float()
+        for below, name in NETWORKS[part]
+        for key, value in _below(weights, f"{name}.").items()
+    }
 
 
 def slat_files(recipe: Recipe, data: Path) -> list[Path]:
@@ -242,9 +309,9 @@ def _averaged(folder: Path) -> dict[str, torch.Tensor]:
     return averaged
 
 
-def _structure_latents(vae: StructureVae, recipe: Recipe, run: Path) -> dict[str, Derive]:
-    """Structure latents of a shard's objects, under a name that tells which state of the VAE made them."""
-    step = int(torch.load(run / "structure_vae" / STATE, map_location="cpu", weights_only=True)["step"])
+def _structure_latents(vae: StructureVae, recipe: Recipe) -> dict[str, Derive]:
+    """Structure latents of a shard's objects, under a name that tells which encoder made them."""
+    name = hashlib.sha256(b"".join(value.numpy().tobytes() for value in vae.encoder.state_dict().values())).hexdigest()
 
     @torch.no_grad()
     def derive(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -256,7 +323,7 @@ def _structure_latents(vae: StructureVae, recipe: Recipe, run: Path) -> dict[str
         ]
         return {"latents": torch.cat(parts).half().numpy()}
 
-    return {f"lat{step}": derive}
+    return {f"lat{name[:8]}": derive}
 
 
 def held_out_plans(recipe: Recipe, meshes: Path | None) -> list[ShardPlan]:
@@ -272,7 +339,8 @@ def prepare_data(recipe: Recipe, options: RunOptions, report: Report) -> None:
     """Make the shards that training cannot start without: all of them if no workers will make the rest meanwhile."""
     config = recipe.data
     first = held_out_plans(recipe, options.meshes)
-    slat = [ShardPlan("generated", i, config) for i in range(recipe.slat_shards)]
+    appearance = options.part in (None, "slat_vae", "slat_flow")
+    slat = [ShardPlan("generated", i, config) for i in range(recipe.slat_shards)] if appearance else []
     rest = [] if options.workers else _training_plans(recipe, options)
     todo = [*first, *slat, *rest]
     for done, _ in enumerate(make_shards(todo, options.data, options.workers), 1):
@@ -295,18 +363,15 @@ def export_run(name: str, options: RunOptions, folder: Path) -> None:
     mean, std = latent_statistics(vae, SlatShards(slat_files(recipe, options.data)[:-1]))
     model = replace(recipe.model, slat=replace(recipe.model.slat, mean=tuple(mean), std=tuple(std)))
     models = Models(model)
-    for module, weights in (
-        (models.structure_condition, _below(parts["structure_flow"], "condition.")),
-        (models.structure_flow, _below(parts["structure_flow"], "flow.")),
-        (models.structure_decoder, _below(parts["structure_vae"], "decoder.")),
-        (models.slat_condition, _below(parts["slat_flow"], "condition.")),
-        (models.slat_flow, _below(parts["slat_flow"], "flow.")),
-        (models.gaussian_decoder, _below(parts["slat_vae"], "gaussian_decoder.")),
-        (models.mesh_decoder, _below(parts["slat_vae"], "mesh_decoder.")),
-    ):
-        assert isinstance(module, nn.Module)
-        module.load_state_dict(weights)
-    save_checkpoint(folder, model, models, run_card(name, recipe, options))
+    weights = {
+        f"{name}.{key}": value
+        for part, networks in NETWORKS.items()
+        for below, name in networks
+        for key, value in _below(parts[part], f"{below}.").items()
+    }
+    encoders = {key: value for key, value in weights.items() if key.startswith(ENCODER_NAMES)}
+    models.load_state_dict({key: value for key, value in weights.items() if key not in encoders})
+    save_checkpoint(folder, model, models, run_card(name, recipe, options), encoders)
 
 
 def _below(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

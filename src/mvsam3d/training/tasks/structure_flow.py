@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from mvsam3d.generation.latents import PerLatent, combine, structure_noise
@@ -19,10 +19,11 @@ from mvsam3d.models.structure_flow import StructureFlow
 from mvsam3d.models.structure_vae import StructureDecoder, grid_from_tokens
 from mvsam3d.models.view_tokens import ViewTokens
 from mvsam3d.training.data import Shards
+from mvsam3d.training.tasks.structure_vae import occupancy_loss
 from mvsam3d.training.view_batch import ViewBatch, drawn_views
 from mvsam3d.types import Conditions, StructureLatents
 
-WEIGHTS = PerLatent(shape=1.0, rotation_6d=0.1, translation=0.3, scale=0.1, translation_scale=0.0)
+WEIGHTS = PerLatent(shape=1.0, rotation_6d=0.3, translation=0.3, scale=0.1, translation_scale=0.0)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class FlowTraining:
     """Share of batches that show point maps."""
     views: tuple[float, ...] = (0.45, 0.25, 0.1, 0.2)
     """Chance of 1, 2, ... views."""
+    decoded: float = 0.0
+    """Weight of the loss of the decoded occupancy (cross-entropy and Dice) where t = 0. The decoder learns with the flow, for means of
+    many latents decode to less than any of them; so that it stays the VAE's decoder, it is shown some true latents too."""
+    most_decoded: int = 12
+    """Predictions of a batch that it is shown: decoding takes as long as predicting."""
+    kept_decoded: int = 4
+    """True latents of a batch that it is shown."""
 
 
 def view_count(shards: Shards) -> int:
@@ -56,11 +64,16 @@ def chosen_views(
 
 
 class StructureNetworks(nn.Module):
-    """Condition encoder and flow."""
+    """Condition encoder, flow, and the VAE's decoder."""
 
-    def __init__(self, condition: ViewTokens, flow: StructureFlow) -> None:
+    def __init__(self, condition: ViewTokens, flow: StructureFlow, decoder: StructureDecoder) -> None:
         super().__init__()
-        self.condition, self.flow = condition, flow
+        self.condition, self.flow, self.decoder = condition, flow, decoder
+
+    def decoded(self, shape: Float[Tensor, "batch latent channel"]) -> Float[Tensor, "batch r r r"]:
+        """Occupancy logits of latents."""
+        logits: Tensor = self.decoder(grid_from_tokens(shape, self.decoder.config.token_patch))
+        return logits[:, 0]
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class StructureBatch:
 
     views: ViewBatch
     latents: Float[Tensor, "batch latent channel"]
+    solid: Bool[Tensor, "batch x y z"]
 
 
 class StructureFlowTask:
@@ -77,14 +91,15 @@ class StructureFlowTask:
     def __init__(
         self,
         networks: StructureNetworks,
-        decoder: StructureDecoder,
         train: Shards,
         held_out: Mapping[str, Shards],
         *,
         resolution: int,
         training: FlowTraining,
     ) -> None:
-        self.networks, self.decoder = networks, decoder
+        self.networks = networks.requires_grad_(True)
+        if not training.decoded:
+            self.networks.decoder.requires_grad_(False)
         self.train, self.held_out, self.resolution, self.training = train, held_out, resolution, training
 
     def draw(self, size: int, rng: np.random.Generator) -> StructureBatch:
@@ -93,14 +108,15 @@ class StructureFlowTask:
         rows = rng.integers(len(self.train), size=size)
         chosen = chosen_views(self.train, size, self.training, rng)
         views = drawn_views(self.train, rows, chosen, pointmap=rng.random() < self.training.pointmap, images=True)
-        return StructureBatch(views, torch.from_numpy(self.train.rows(rows, "latents")).float())
+        solid = torch.from_numpy(self.train.solid(rows, self.resolution))
+        return StructureBatch(views, torch.from_numpy(self.train.rows(rows, "latents")).float(), solid)
 
     def targets(self, batch: StructureBatch) -> StructureLatents:
         """Latents of the objects and of their poses in the first view."""
         return encode_poses(batch.views.poses, batch.views.moments.scale, batch.views.moments.shift, batch.latents)
 
     def loss(self, batch: StructureBatch, noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Squared error of the predicted end of the path, latent by latent."""
+        """Squared error of the predicted end of the path, latent by latent, and the loss of what the shape decodes to."""
         assert isinstance(self.networks, StructureNetworks)
         device = next(self.networks.parameters()).device
         size, tokens, channels = batch.latents.shape
@@ -123,6 +139,13 @@ class StructureFlowTask:
         total = torch.stack([getattr(WEIGHTS, name) * error for name, error in errors.items()]).sum(0).mean()
         at_noise = (t == 0) & (kept > 0)
         parts["shape_at_noise"] = errors["shape"][at_noise.to(device)].mean()
+        if self.training.decoded:
+            rows = at_noise.nonzero()[: self.training.most_decoded, 0]
+            kept_rows = torch.arange(min(self.training.kept_decoded, size))
+            latents = torch.cat([out.shape[rows.to(device)].float(), batch.latents[kept_rows].to(device)])
+            solid = torch.cat([batch.solid[rows], batch.solid[kept_rows]]).to(device)
+            parts["decoded"] = occupancy_loss(self.networks.decoded(latents)[:, None], solid)
+            total = total + self.training.decoded * parts["decoded"]
         return total, parts
 
     @torch.no_grad()
@@ -156,5 +179,4 @@ class StructureFlowTask:
         x, times = noise, torch.linspace(0, 1, steps + 1).tolist()
         for t, t_next in pairwise(times):
             x = combine(lambda a, v, dt=t_next - t: a + dt * v, x, velocity(x, t, conditions))
-        logits: Tensor = self.decoder(grid_from_tokens(x.shape, self.decoder.config.token_patch))[:, 0]
-        return logits
+        return networks.decoded(x.shape)

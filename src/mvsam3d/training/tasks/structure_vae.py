@@ -30,6 +30,12 @@ def dice_loss(logits: Float[Tensor, "batch 1 x y z"], solid: Float[Tensor, "batc
     return (1 - (2 * both + 1) / (either + 1)).mean()
 
 
+def occupancy_loss(logits: Float[Tensor, "batch 1 x y z"], solid: Bool[Tensor, "batch x y z"]) -> Float[Tensor, ""]:
+    """Cross-entropy and Dice."""
+    truth = solid[:, None].float()
+    return F.binary_cross_entropy_with_logits(logits.float(), truth) + dice_loss(logits.float(), truth)
+
+
 def kl_loss(posterior: Posterior) -> Float[Tensor, ""]:
     """0.5 mean(mean^2 + exp(logvar) - logvar - 1)."""
     return 0.5 * (posterior.mean**2 + posterior.logvar.exp() - posterior.logvar - 1).mean()
@@ -56,10 +62,9 @@ class StructureVaeTask:
         solid = torch.from_numpy(np.ascontiguousarray(batch))[:, None].float().to(device)
         posterior = self.networks.encoder(solid)
         eps = torch.randn(posterior.mean.shape, generator=noise).to(device)
-        logits = self.networks.decoder(posterior.sample(eps)).float()
-        bce = F.binary_cross_entropy_with_logits(logits, solid)
-        dice, kl = dice_loss(logits, solid), kl_loss(posterior)
-        return bce + dice + self.kl * kl, {"bce": bce, "dice": dice, "kl": kl}
+        occupancy = occupancy_loss(self.networks.decoder(posterior.sample(eps)), solid[:, 0] > 0)
+        kl = kl_loss(posterior)
+        return occupancy + self.kl * kl, {"occupancy": occupancy, "kl": kl}
 
     @torch.no_grad()
     def evaluate(self, networks: nn.Module) -> Mapping[str, float]:
