@@ -12,8 +12,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from mvsam3d.geometry.compiled import compiled
 from mvsam3d.io.glb import linear_from_srgb, srgb_from_linear
-from mvsam3d.rendering.compiled import compiled
 from mvsam3d.types import Mesh
 
 

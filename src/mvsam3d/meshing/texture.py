@@ -13,9 +13,9 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.spatial import cKDTree
 
 from mvsam3d.errors import InvalidOption
+from mvsam3d.geometry.compiled import compiled
 from mvsam3d.io.glb import linear_from_srgb, srgb_from_linear, vertex_normals
 from mvsam3d.meshing.unwrap import ByProjection, Unwrapping, unwrapped
-from mvsam3d.rendering.compiled import compiled
 from mvsam3d.rendering.meshes import rasterise
 from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
 

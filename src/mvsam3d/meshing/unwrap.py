@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from mvsam3d.errors import InvalidOption
-from mvsam3d.rendering.compiled import compiled
+from mvsam3d.geometry.compiled import compiled
 from mvsam3d.rendering.meshes import face_normals
 from mvsam3d.types import Mesh
 

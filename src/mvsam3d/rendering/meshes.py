@@ -7,7 +7,7 @@ Pixel centres sit at half-integers, cameras are OpenCV's (see `types`). One thre
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 
-from mvsam3d.rendering.compiled import compiled
+from mvsam3d.geometry.compiled import compiled
 from mvsam3d.types import Mesh
 
 Array = np.ndarray

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from mvsam3d.geometry.compiled import compiled
 from mvsam3d.geometry.rotations import matrix_from_quaternion
-from mvsam3d.rendering.compiled import compiled
 from mvsam3d.types import GaussianCloud
 
 Array = np.ndarray

@@ -9,7 +9,7 @@ from typing import NamedTuple
 # mypy: disable-error-code="no-any-return"
 import numpy as np
 
-from mvsam3d.rendering.compiled import compiled
+from mvsam3d.geometry.compiled import compiled
 
 Array = np.ndarray
 Vector = tuple[float, float, float]
