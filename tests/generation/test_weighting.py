@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.evidence import on_voxels, tokens_of
-from mvsam3d.generation.weighting import ByEntropy, Evidence, PlainMean, mean_weights, softmax_weights, view_weights
+from mvsam3d.generation.weighting import (
+    ByEntropy,
+    ByVisibility,
+    Evidence,
+    Mixed,
+    PlainMean,
+    Weighting,
+    check_floor,
+    mean_weights,
+    softmax_weights,
+    view_weights,
+)
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor, downsample
 from mvsam3d.types import Voxels
 from tests.parity import fixture
@@ -58,6 +69,42 @@ def test_recorded_weights_stage1() -> None:
         how = ByEntropy(case["alpha"], case["min_weight"])
         f.check(case["tensor"].removeprefix("out/"), view_weights(evidence, how))
     f.check("weights_single_view", view_weights(Evidence(f.outputs["entropy"][:1]), ByEntropy()))
+
+
+def test_recorded_visibility_and_mixed_weights() -> None:
+    f = fixture("multiview", "weights_visibility_mixed")
+    evidence = Evidence(f.inputs["entropy"], f.inputs["visibility"])
+    assert {case["tensor"].removeprefix("out/") for case in f.meta["config"]["cases"]} == set(f.outputs)
+    for case in f.meta["config"]["cases"]:
+        how: Weighting = ByVisibility(case["visibility_alpha"], case["min_weight"])
+        if case["source"] == "mixed":
+            alphas = case["entropy_alpha"], case["visibility_alpha"]
+            how = Mixed(*alphas, case["min_weight"], case["mode"], case["ratio"])
+        f.check(case["tensor"].removeprefix("out/"), view_weights(evidence, how))
+
+
+def test_odds_of_the_view_that_sees() -> None:  # closed form: one of three sees, odds exp(2) to 1 to 1
+    weights = view_weights(Evidence(visibility=torch.tensor([[1.0], [0.0], [0.0]])), ByVisibility(2.0, floor=0.0))
+    torch.testing.assert_close(weights[:, 0], torch.tensor([math.e**2, 1, 1]) / (math.e**2 + 2))
+    for seen in (0.0, 1.0):
+        alike = view_weights(Evidence(visibility=torch.full((3, 1), seen)), ByVisibility())
+        torch.testing.assert_close(alike, torch.full((3, 1), 1 / 3))
+
+
+def test_ends_of_a_mixture() -> None:  # law: all of one share is that weighting
+    evidence = Evidence(torch.rand(3, 7), (torch.rand(3, 7) > 0.5).float())
+    torch.testing.assert_close(view_weights(evidence, Mixed(visibility_share=0.0)), view_weights(evidence, ByEntropy()))
+    torch.testing.assert_close(
+        view_weights(evidence, Mixed(visibility_share=1.0)), view_weights(evidence, ByVisibility())
+    )
+
+
+def test_shares_and_floors_out_of_range() -> None:
+    with pytest.raises(InvalidOption, match=r"1\.5"):
+        Mixed(visibility_share=1.5)
+    with pytest.raises(InvalidOption, match="floor"):
+        check_floor(ByVisibility(floor=0.5), 4)
+    check_floor(ByVisibility(floor=0.25), 4)
 
 
 def test_recorded_tokens_of_voxels() -> None:

@@ -1,7 +1,7 @@
 """Evidence of the views at each latent -> how much each view counts there. Used by both stages."""
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Float
@@ -9,12 +9,15 @@ from torch import Tensor
 
 from mvsam3d.errors import InvalidOption
 
+LEAST_SUM = 1e-10  # of the views' weights at a latent, to divide by
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the views say about each latent."""
+    """What the views say about each latent. None: not gathered, because no weighting asked for it."""
 
-    entropy: Float[Tensor, "view latent"]  # 0 = looks at one patch of the view, 1 = at all alike
+    entropy: Float[Tensor, "view latent"] | None = None  # 0 = looks at one patch of the view, 1 = at all alike
+    visibility: Float[Tensor, "view latent"] | None = None  # 1 = seen by the view's camera, 0 = hidden
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,53 @@ class ByEntropy:
     """Least weight of a view, before the last renormalisation."""
 
 
-Weighting = PlainMean | ByEntropy  # one more strategy: a function, a dataclass, a case, a test
+@dataclass(frozen=True)
+class ByVisibility:
+    """Views whose camera sees a latent count more. Where all see it or none does, all count alike."""
+
+    alpha: float = 30.0
+    """Contrast between views; 0 counts all alike."""
+    floor: float = 1e-3
+    """Least weight of a view, before the last renormalisation."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Weights by entropy and by visibility, brought together.
+
+    Raises: InvalidOption: the share is no share.
+    """
+
+    entropy_alpha: float = 30.0
+    visibility_alpha: float = 30.0
+    floor: float = 1e-3
+    """Least weight of a view, in both and in what becomes of them."""
+    combine: Literal["average", "multiply"] = "average"
+    visibility_share: float = 0.5
+    """Of an average: 0 is entropy alone, 1 visibility alone."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.visibility_share <= 1:
+            raise InvalidOption(f"a visibility share of {self.visibility_share} is no share: give 0 to 1")
+
+
+Weighting = PlainMean | ByEntropy | ByVisibility | Mixed  # one more: a dataclass, a case, a test (docs/extending.md)
+
+
+def needs_entropy(how: Weighting) -> bool:
+    """Whether attention has to be recorded for it."""
+    return isinstance(how, ByEntropy | Mixed)
+
+
+def needs_visibility(how: Weighting) -> bool:
+    """Whether cameras have to be known for it."""
+    return isinstance(how, ByVisibility | Mixed)
+
+
+def check_floor(how: Weighting, views: int) -> None:
+    """Raises: InvalidOption: the views cannot all have the weighting's floor."""
+    if not isinstance(how, PlainMean):
+        _check_floor(how.floor, views)
 
 
 def softmax_weights(score: Float[Tensor, "view latent"], *, alpha: float, floor: float) -> Float[Tensor, "view latent"]:
@@ -46,11 +95,19 @@ def softmax_weights(score: Float[Tensor, "view latent"], *, alpha: float, floor:
     Raises: InvalidOption: the views cannot all have `floor`.
     Source: MV-SAM3D, Gibbs weighting of views.
     """
-    most = 1 / len(score)
+    _check_floor(floor, len(score))
+    return _floored(torch.softmax(alpha * score, dim=0), floor)
+
+
+def _floored(weights: Float[Tensor, "view latent"], floor: float) -> Float[Tensor, "view latent"]:
+    raised = weights.clamp(min=floor)
+    return raised / raised.sum(dim=0, keepdim=True).clamp(min=LEAST_SUM)
+
+
+def _check_floor(floor: float, views: int) -> None:
+    most = 1 / views
     if not 0 <= floor <= most:
-        raise InvalidOption(f"floor = {floor}, but {len(score)} views leave room for 0 to {most:.4f}: lower it")
-    weights = torch.softmax(alpha * score, dim=0).clamp(min=floor)
-    return weights / weights.sum(dim=0, keepdim=True)
+        raise InvalidOption(f"floor = {floor}, but {views} views leave room for 0 to {most:.4f}: lower it")
 
 
 def mean_weights(views: int) -> Float[Tensor, "view 1"]:
@@ -62,8 +119,24 @@ def view_weights(evidence: Evidence, how: Weighting) -> Float[Tensor, "view late
     """Weights by the chosen strategy. Raises: InvalidOption."""
     match how:
         case PlainMean():
-            return mean_weights(len(evidence.entropy)).to(evidence.entropy).expand_as(evidence.entropy)
+            known = evidence.entropy if evidence.entropy is not None else evidence.visibility
+            assert known is not None, "no evidence: mean_weights needs none"
+            return mean_weights(len(known)).to(known).expand_as(known)
         case ByEntropy(alpha, floor):
-            return softmax_weights(-evidence.entropy, alpha=alpha, floor=floor)
+            return softmax_weights(-_given(evidence.entropy, "entropy"), alpha=alpha, floor=floor)
+        case ByVisibility(alpha, floor):
+            return softmax_weights(_given(evidence.visibility, "visibility"), alpha=alpha, floor=floor)
+        case Mixed(entropy_alpha, visibility_alpha, floor, combine, share):
+            sharp = view_weights(evidence, ByEntropy(entropy_alpha, floor))
+            seen = view_weights(evidence, ByVisibility(visibility_alpha, floor))
+            if combine == "average":
+                return _floored((1 - share) * sharp + share * seen, floor)
+            product = sharp * seen
+            return _floored(product / product.sum(0, keepdim=True).clamp(min=LEAST_SUM), floor)
         case _:
             assert_never(how)
+
+
+def _given(known: Float[Tensor, "view latent"] | None, name: str) -> Float[Tensor, "view latent"]:
+    assert known is not None, f"this weighting needs the {name} of every view"
+    return known

@@ -81,11 +81,11 @@ class ModelConfig:
 SAM3D = ModelConfig()
 
 
-def _small_condition(*, pointmap: bool) -> ConditionConfig:
+def _small_condition(*, pointmap: bool, colour_cells: int = 0) -> ConditionConfig:
     points = PointmapConfig(input_size=56, patch_size=8, width=96, heads=3)
     return ConditionConfig(
         embedders=(
-            EmbedderConfig(ConvConfig(), (("rgba", "cropped"),)),
+            EmbedderConfig(ConvConfig(colour_cells=colour_cells), (("rgba", "cropped"),)),
             *([EmbedderConfig(points, (("pointmap", "cropped"),), optional=True)] if pointmap else []),
         ),
         projection_multiplier=1.0,
@@ -122,7 +122,7 @@ SMALL = ModelConfig(
         ),
     ),
     slat=SlatConfig(
-        condition=_small_condition(pointmap=False),
+        condition=_small_condition(pointmap=False, colour_cells=2),
         flow=SlatFlowConfig(
             resolution=32,
             width=192,

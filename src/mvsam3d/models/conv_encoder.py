@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mvsam3d.nn.layers import LayerNorm32
 
 NORM_CHANNELS = 8  # of a group
+LEAST_SHARE = 1e-3  # of a cell that the mask must cover for it to have a colour
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class ConvConfig:
     """The last level makes the tokens: (input_size / 2^levels)^2 patches."""
     blocks: int = 1
     """Residual blocks at each level but the first."""
+    colour_cells: int = 0
+    """Each token is also shown the object's mean colours in so many cells along an edge of its patch (the first: of the photo), past all
+    convolutions: appearance has to be copied, and shape networks forget it. 0: not."""
 
     @property
     def width(self) -> int:
@@ -61,6 +65,14 @@ class ConvBlock(nn.Module):
         return out
 
 
+def object_colours(images: Float[Tensor, "batch 4 h w"], side: int) -> Float[Tensor, "batch 4 side side"]:
+    """Mean colour within the mask, in [-1, 1], and the mask's share, in [-1, 1], of side x side cells; cells outside the mask are 0."""
+    rgb, mask = images[:, :3], images[:, 3:]
+    share = F.adaptive_avg_pool2d(mask, side)
+    colour = F.adaptive_avg_pool2d(rgb * mask, side) / share.clamp(min=LEAST_SHARE)
+    return torch.cat([(colour * 2 - 1) * (share > LEAST_SHARE), share * 2 - 1], dim=1)
+
+
 class ConvEncoder(nn.Module):
     """Image -> a token for the whole and one per patch, row by row, with learned positions."""
 
@@ -74,14 +86,20 @@ class ConvEncoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.pos_emb = nn.Parameter(torch.randn(1 + config.side**2, config.width) * 0.5)
         self.norm = LayerNorm32(config.width)
+        self.colours = nn.Linear(4 * config.colour_cells**2, config.width) if config.colour_cells else None
 
     def forward(self, images: Float[Tensor, "batch colour h w"]) -> Float[Tensor, "batch token channel"]:
         """Encode images in [0, 1], of any size."""
         size = self.config.input_size
         if tuple(images.shape[-2:]) != (size, size):
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        images = (images * 2 - 1).contiguous(memory_format=torch.channels_last)  # convolutions are faster so
-        patches = self.layers(images).flatten(2).transpose(1, 2)
-        tokens = self.norm(torch.cat([patches.mean(1, keepdim=True), patches], dim=1))
-        out: Tensor = tokens + self.pos_emb
-        return out
+        pixels = (images * 2 - 1).contiguous(memory_format=torch.channels_last)  # convolutions are faster so
+        patches = self.layers(pixels).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.norm(torch.cat([patches.mean(1, keepdim=True), patches], dim=1)) + self.pos_emb
+        return tokens if self.colours is None else tokens + self.colours(self._colours(images))
+
+    def _colours(self, images: Float[Tensor, "batch 4 h w"]) -> Float[Tensor, "batch token cell"]:
+        cells = self.config.colour_cells
+        whole, fine = object_colours(images, cells), object_colours(images, cells * self.config.side)
+        patches = F.pixel_unshuffle(fine, cells).flatten(2).transpose(1, 2)
+        return torch.cat([whole.flatten(1)[:, None], patches], dim=1)
