@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
-from mvsam3d.errors import BadPhoto, BadScene, CheckpointMismatch, InvalidOption
+from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption
 from mvsam3d.io.glb import read_glb
 from mvsam3d.io.ply import read_ply
 from mvsam3d.io.runs import read_params
@@ -94,6 +96,8 @@ def test_wrong_input_leaves_nothing_behind(tmp_path: Path) -> None:
         (Job(SCENE, out, views=("0", "9")), BadScene, "9"),
         (Job(SCENE, out, model=str(tmp_path)), CheckpointMismatch, "config.json"),
         (Job(SCENE, out, structure_steps=0), InvalidOption, "step"),
+        (Job(SCENE, out, weighting="visibility"), InvalidOption, "--cameras"),
+        (Job(SCENE, out, weighting="mixed", cameras=tmp_path / "c.json"), BadFile, "c.json"),
     ):
         with pytest.raises(kind) as caught:
             run_job(job)
@@ -114,6 +118,24 @@ def test_a_bad_view_is_an_error_or_is_reported(tmp_path: Path) -> None:
     report = run_job(Job(scene, tmp_path / "out", skip_bad_views=True))
     assert [view["name"] for view in report["views"]] == ["0", "1", "3"]
     assert report["skipped_views"][0]["name"] == "2"
+
+
+@pytest.mark.parametrize("weighting", ["visibility", "mixed"])
+def test_known_cameras_weigh_the_views(tmp_path: Path, weighting: Literal["visibility", "mixed"]) -> None:
+    """Cameras that see the front alone and the back alone give another appearance than four alike."""
+    views = []
+    for i, side in enumerate((-1, -1, 1, 1)):
+        pose = np.eye(4)
+        pose[:3] = [[side, 0, 0, 0], [0, 0, -1, 0], [0, side, 0, 3 + i / 10]]  # at y = -3 side, looking at the origin
+        views.append({"image": f"{i}.png", "K": [[300, 0, 160], [0, 300, 160], [0, 0, 1]], "w2c": pose.tolist()})
+        views[-1] |= {"width": 320, "height": 320}
+    (tmp_path / "cameras.json").write_text(json.dumps({"views": views}))
+    job = Job(SCENE, tmp_path / "out", weighting=weighting, cameras=tmp_path / "cameras.json", fusion="velocity")
+    report = run_job(job)
+    assert report["options"]["weighting"] == weighting
+    run_job(replace(job, out=tmp_path / "mean", weighting="mean"))
+    ours, mean = (read_ply(tmp_path / name / "result.ply").sh_dc.numpy() for name in ("out", "mean"))
+    assert ours.shape != mean.shape or not np.allclose(ours, mean)
 
 
 def test_ctrl_c_leaves_no_partial_output(tmp_path: Path) -> None:

@@ -40,8 +40,10 @@ class Reconstruct:
     """Replace the output folder whatever is in it (an earlier result is replaced in any case)."""
     fusion: Literal["joint", "velocity"] | None = None
     """How views are brought together; the model's own way if left out."""
-    weighting: Literal["mean", "entropy"] = "mean"
-    """Weights of the views: all alike, or by how sharply each latent looks at them."""
+    weighting: Literal["mean", "entropy", "visibility", "mixed"] = "mean"
+    """Weights of the views: all alike, by how sharply each latent looks at them, by which cameras see it, or by both."""
+    cameras: Path | None = None
+    """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, or the folder of a COLMAP model."""
     structure_steps: int | None = None
     """Sampling steps of stage 1; the model's own number if left out."""
     slat_steps: int | None = None

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 
-from mvsam3d.generation.weighting import ByEntropy, PlainMean
+from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed, PlainMean, Weighting
+from mvsam3d.io.cameras import load_cameras
 from mvsam3d.io.photos import load_photos
 from mvsam3d.io.runs import run_folder
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.pipeline import ReconstructionConfig, reconstruct
+from mvsam3d.pipeline import ReconstructionConfig, check_weighting, reconstruct
 from mvsam3d.results import RunFacts, write_results
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,9 @@ class Job:
     skip_bad_views: bool = False
     overwrite: bool = False
     fusion: Literal["joint", "velocity"] | None = None
-    weighting: Literal["mean", "entropy"] = "mean"
+    weighting: Literal["mean", "entropy", "visibility", "mixed"] = "mean"
+    cameras: Path | None = None
+    """File or folder of cameras, see `io.cameras`."""
     structure_steps: int | None = None
     slat_steps: int | None = None
 
@@ -87,16 +90,20 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
         )
         for view in skipped:
             log.warning("view %s left out: %s", view.name, view.reason)
-        use_fast_exact_matmul()
-        models, _, card = load_checkpoint(model_folder)
+        cameras = None if job.cameras is None else load_cameras(job.cameras, [photo.name for photo in photos])
+        structure_weighting, slat_weighting = _weightings(job)
         config = ReconstructionConfig(
             fusion=job.fusion,
             structure_steps=job.structure_steps,
-            structure_weighting=_weighting(job),
+            structure_weighting=structure_weighting,
             slat_steps=job.slat_steps,
-            slat_weighting=_weighting(job),
+            slat_weighting=slat_weighting,
         )
-        result = reconstruct(photos, models, config, torch.Generator().manual_seed(job.seed), progress=progress)
+        check_weighting(config, len(photos), cameras)
+        use_fast_exact_matmul()
+        models, _, card = load_checkpoint(model_folder)
+        noise = torch.Generator().manual_seed(job.seed)
+        result = reconstruct(photos, models, config, noise, cameras=cameras, progress=progress)
         tell("writing", 0, 1)
         facts = RunFacts(job.seed, {"name": job.model, "card": card}, _options(job, models), skipped)
         report = write_results(folder, photos, result, facts)
@@ -106,8 +113,19 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
     return report
 
 
-def _weighting(job: Job) -> PlainMean | ByEntropy:
-    return ByEntropy() if job.weighting == "entropy" else PlainMean()
+def _weightings(job: Job) -> tuple[Weighting, Weighting]:
+    """Of stage 1, which knows no voxels that cameras could see, and of stage 2."""
+    match job.weighting:
+        case "mean":
+            return PlainMean(), PlainMean()
+        case "entropy":
+            return ByEntropy(), ByEntropy()
+        case "visibility":
+            return PlainMean(), ByVisibility()
+        case "mixed":
+            return ByEntropy(), Mixed()
+        case _:
+            assert_never(job.weighting)
 
 
 def _options(job: Job, models: Models) -> dict[str, Any]:
@@ -115,6 +133,7 @@ def _options(job: Job, models: Models) -> dict[str, Any]:
     return {
         "fusion": job.fusion or ("joint" if models.config.joint_views else "velocity"),
         "weighting": job.weighting,
+        "cameras": None if job.cameras is None else str(job.cameras),
         "structure_steps": job.structure_steps or sampling.structure_steps,
         "slat_steps": job.slat_steps or sampling.slat_steps,
     }

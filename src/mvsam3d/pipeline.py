@@ -14,12 +14,13 @@ from torch import Tensor
 
 from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.generation import slat_stage, structure_stage
+from mvsam3d.generation.evidence import centres_in_object, visibility
 from mvsam3d.generation.guidance import Guidance
-from mvsam3d.generation.pose import decode_poses
+from mvsam3d.generation.pose import camera_from_object, decode_poses
 from mvsam3d.generation.slat_stage import SlatSampling, SlatStatistics, sample_slat
 from mvsam3d.generation.structure_stage import StructureSampling, sample_structure
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
-from mvsam3d.generation.weighting import PlainMean, Weighting
+from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, needs_visibility
 from mvsam3d.meshing.cleanup import CleanupConfig, cleaned
 from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
 from mvsam3d.meshing.texture import TextureConfig, textured
@@ -27,7 +28,18 @@ from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
-from mvsam3d.types import CubeField, GaussianCloud, Photo, Reconstruction, Slat, StructureLatents, View, Voxels
+from mvsam3d.types import (
+    Camera,
+    CubeField,
+    GaussianCloud,
+    Photo,
+    Pose,
+    Reconstruction,
+    Slat,
+    StructureLatents,
+    View,
+    Voxels,
+)
 from mvsam3d.views.pointmap import ObjectCentric
 from mvsam3d.views.prepare import ViewConfig, prepare_views
 
@@ -49,6 +61,8 @@ class ReconstructionConfig:
     slat_steps: int | None = None
     slat_guidance: float | None = None
     slat_weighting: Weighting = field(default_factory=PlainMean)
+    occlusion_tolerance: float = 4.0
+    """Parts of the object no farther than this from a voxel do not hide it from a camera, in 64ths of the cube."""
     cleanup: CleanupConfig = field(default_factory=CleanupConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
 
@@ -60,6 +74,7 @@ def reconstruct(
     noise: torch.Generator,
     *,
     pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None = None,
+    cameras: Sequence[Camera] | None = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """Turn photos of one object into a textured mesh and a Gaussian cloud in one object frame.
@@ -70,9 +85,11 @@ def reconstruct(
         config: choices.
         noise: CPU generator: equal seeds give equal results.
         pointmaps_p3d: one for each photo, or none (the public model needs them).
+        cameras: one for each photo, or none; weighting by visibility needs them. In units of the point maps, if there are any.
         progress: told of every stage and step.
     Raises: BadPhoto, InvalidOption, NothingFound: the model sees no object in the photos.
     """
+    check_weighting(config, len(photos), cameras)
     size, clock = models.config, _Clock(progress)
     device = next(models.parameters()).device
     with torch.no_grad():
@@ -83,7 +100,13 @@ def reconstruct(
             latents = structure_latents(models, maps, config, noise, clock.step)
             voxels = occupied(models, latents)
         with clock.stage("appearance"):
-            slat = structured_latents(models, maps, voxels, config, noise, clock.step)
+            poses = _poses(latents, views)
+            seen = None
+            if cameras is not None and needs_visibility(config.slat_weighting):
+                pose = camera_from_object(poses[0])
+                centres = centres_in_object(cameras, photos, pose, same_units=pointmaps_p3d is not None)
+                seen = visibility(voxels, centres, config.occlusion_tolerance)
+            slat = structured_latents(models, maps, voxels, config, noise, clock.step, visibility=seen)
             gaussians, cubes = decoded(models, slat)
         with clock.stage("mesh"):
             surface = extract_surface(cubes, enclosed=enclosed_by(voxels)).to_mesh()
@@ -92,11 +115,30 @@ def reconstruct(
             mesh = cleaned(surface, config.cleanup)
         with clock.stage("texture"):
             mesh = textured(mesh, None, config.texture)
-        scale, shift = (
-            torch.stack([getattr(view, name) for view in views]) for name in ("pointmap_scale", "pointmap_shift")
-        )
-        poses = decode_poses(_on_cpu(latents), scale, shift)
     return Reconstruction(mesh, _cloud_on_cpu(gaussians), voxels, poses, views, clock.seconds)
+
+
+def check_weighting(config: ReconstructionConfig, views: int, cameras: Sequence[Camera] | None) -> None:
+    """Raises: InvalidOption: a weighting's floor is too high for the views, or it needs cameras that are not given."""
+    if views == 1:
+        return
+    for how in (config.structure_weighting, config.slat_weighting):
+        check_floor(how, views)
+    if needs_visibility(config.structure_weighting):
+        raise InvalidOption(
+            "stage 1 cannot be weighted by visibility, there are no voxels yet: use entropy or the plain mean"
+        )
+    if needs_visibility(config.slat_weighting) and cameras is None:
+        raise InvalidOption("weighting by visibility needs to know the cameras: give --cameras, or weigh by entropy")
+    if cameras is not None and len(cameras) != views:
+        raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
+
+
+def _poses(latents: StructureLatents, views: Sequence[View]) -> tuple[Pose, ...]:
+    scale, shift = (
+        torch.stack([getattr(view, name) for view in views]) for name in ("pointmap_scale", "pointmap_shift")
+    )
+    return decode_poses(_on_cpu(latents), scale, shift)
 
 
 def view_config(size: ModelConfig) -> ViewConfig:
@@ -162,6 +204,8 @@ def structured_latents(
     config: ReconstructionConfig,
     noise: torch.Generator,
     progress: structure_stage.Progress | None = None,
+    *,
+    visibility: Float[Tensor, "view token"] | None = None,
 ) -> Slat:
     """Stage 2."""
     size, defaults = models.config, models.config.sampling
@@ -177,7 +221,9 @@ def structured_latents(
     conditions = models.slat_condition.of_object(maps, together=together)
     velocity = slat_stage.network_velocity(models.slat_flow, predicts_data=size.prediction == "data")
     statistics = SlatStatistics(size.slat.mean, size.slat.std)
-    return sample_slat(velocity, conditions, voxels, statistics, sampling, noise, progress=progress)
+    return sample_slat(
+        velocity, conditions, voxels, statistics, sampling, noise, visibility=visibility, progress=progress
+    )
 
 
 def decoded(models: Models, slat: Slat) -> tuple[GaussianCloud, CubeField]:

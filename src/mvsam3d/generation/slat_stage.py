@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,7 +17,7 @@ from mvsam3d.generation.latents import slat_noise
 from mvsam3d.generation.schedule import flow_matching_times, network_time
 from mvsam3d.generation.solver import Method, states
 from mvsam3d.generation.structure_stage import Progress, patches
-from mvsam3d.generation.weighting import ByEntropy, Evidence, PlainMean, Weighting, mean_weights, view_weights
+from mvsam3d.generation.weighting import Evidence, PlainMean, Weighting, mean_weights, needs_entropy, view_weights
 from mvsam3d.nn.probe import AttentionProbe, EntropyProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.types import Conditions, Slat, Voxels
@@ -65,6 +65,7 @@ def sample_slat(
     config: SlatSampling,
     noise: torch.Generator,
     *,
+    visibility: Float[Tensor, "view token"] | None = None,
     progress: Progress | None = None,
 ) -> Slat:
     """Sample the structured latents that all views agree on.
@@ -76,6 +77,7 @@ def sample_slat(
         statistics: units of the result.
         config: steps, guidance, weighting.
         noise: CPU generator.
+        visibility: of the voxels' tokens (`generation.evidence.visibility`), if the weighting asks for it.
         progress: told after each step.
     Raises: InvalidOption: no step, or a floor that the views cannot all have.
     """
@@ -88,7 +90,7 @@ def sample_slat(
         config.guidance,
     )
     x = slat_noise(len(voxels.coords), len(statistics.mean), noise, device=device) * config.noise_scale
-    weights = _weights(velocity, conditions, voxels, x, grid, config)
+    weights = _weights(velocity, conditions, voxels, x, grid, config, visibility)
 
     def shared(x: Tensor, t: float) -> Tensor:
         joined: Tensor = fuse([row[None] for row in each(x.expand(views, -1, -1), t)], weights)
@@ -123,15 +125,18 @@ def _weights(
     x: Float[Tensor, "1 voxel channel"],
     grid: SparseGrid,
     config: SlatSampling,
+    visibility: Float[Tensor, "view token"] | None,
 ) -> Float[Tensor, "view latent"]:
     views = len(conditions.tokens)
     if isinstance(config.weighting, PlainMean) or views == 1:
         return mean_weights(views).to(x)
-    assert isinstance(config.weighting, ByEntropy)
-    probe = EntropyProbe(config.entropy_block, patches(conditions))
-    velocity(SparseTensor(x.expand(views, -1, -1).flatten(0, 1), grid), 0.0, conditions, probe=probe)
+    evidence = Evidence(visibility=None if visibility is None else visibility.to(x))
+    if needs_entropy(config.weighting):
+        probe = EntropyProbe(config.entropy_block, patches(conditions))
+        velocity(SparseTensor(x.expand(views, -1, -1).flatten(0, 1), grid), 0.0, conditions, probe=probe)
+        evidence = replace(evidence, entropy=probe.entropy)
     _, token = tokens_of(voxels)
-    return on_voxels(view_weights(Evidence(probe.entropy), config.weighting), token.to(x.device))
+    return on_voxels(view_weights(evidence, config.weighting), token.to(x.device))
 
 
 def network_velocity(network: Callable[..., SparseTensor], *, predicts_data: bool = False) -> SlatVelocity:

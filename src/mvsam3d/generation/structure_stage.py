@@ -103,7 +103,7 @@ def structure_weights(
     """Weights of the views at the latents, from the attention at the noise if the weighting asks for it."""
     if isinstance(config.weighting, PlainMean) or len(conditions.tokens) == 1:
         return mean_weights(len(conditions.tokens)).to(conditions.tokens)
-    assert isinstance(config.weighting, ByEntropy)
+    assert isinstance(config.weighting, ByEntropy), "stage 1 has no voxels yet that cameras could see"
     probe = EntropyProbe(config.entropy_block, patches(conditions))
     velocity(x, 0.0, conditions, probe=probe)
     return view_weights(Evidence(probe.entropy), config.weighting)

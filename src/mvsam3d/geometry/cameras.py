@@ -1,9 +1,14 @@
 """Pinhole projection. Pixels are continuous: the first pixel covers [0, 1) x [0, 1), its centre is (0.5, 0.5)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
+from mvsam3d.errors import InvalidOption
 from mvsam3d.types import Camera
+
+PARALLEL = 1e-6  # mean squared sine between the rays below which they meet nowhere
 
 
 def project(
@@ -27,6 +32,34 @@ def unproject(
     rotation, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
     points_world: Float[np.ndarray, "*rows 3"] = (points_camera - translation) @ rotation  # rotation⁻¹ = rotationᵀ
     return points_world
+
+
+def centre(camera: Camera) -> Float[np.ndarray, " 3"]:
+    """Where a camera stands, in the world."""
+    rotation, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
+    position: Float[np.ndarray, " 3"] = -rotation.T @ translation
+    return position
+
+
+def triangulated(cameras: Sequence[Camera], pixels: Float[np.ndarray, "view 2"]) -> Float[np.ndarray, " 3"]:
+    """The world point nearest to the rays through one pixel of each camera, by squared distance.
+
+    Raises: InvalidOption: the rays are parallel, so that no depth follows from them.
+    """
+    normal, right = np.zeros((3, 3)), np.zeros(3)
+    for camera, pixel in zip(cameras, pixels, strict=True):
+        position = centre(camera)
+        ray = unproject(camera, pixel, np.array(1.0)) - position
+        ray /= np.linalg.norm(ray)
+        across = np.eye(3) - np.outer(ray, ray)  # projects onto the plane across the ray
+        normal += across
+        right += across @ position
+    if np.linalg.eigvalsh(normal)[0] < PARALLEL * len(cameras):
+        raise InvalidOption(
+            "the cameras all look along one line, so their photos do not tell how far the object is: add a view from the side"
+        )
+    point: Float[np.ndarray, " 3"] = np.linalg.solve(normal, right)
+    return point
 
 
 def centred_intrinsics(width: int, height: int, focal: float | None = None) -> Float[np.ndarray, "3 3"]:
