@@ -47,7 +47,7 @@ class RowProbe:
         return block == self.block
 
     def record(self, block: int, q: torch.Tensor, k: torch.Tensor) -> None:
-        self.row = span_attention(q[:, :1], k, slice(None))[0, 0]
+        self.row = span_attention(q[0, :1], k[0], slice(None))[0]
 
 
 @torch.no_grad()

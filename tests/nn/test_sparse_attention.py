@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -81,12 +83,32 @@ def _written_out(q: torch.Tensor, k: torch.Tensor, span: slice) -> torch.Tensor:
     return -(p * p.log()).sum(-1) / math.log(p.shape[-1])
 
 
-def test_entropy_in_blocks_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entropy_in_blocks_of_queries_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mvsam3d.nn.probe.QUERY_BLOCK", 5)
+    monkeypatch.setattr("mvsam3d.nn.probe.KEY_BLOCK", 7)
     q, k, probe = torch.randn(2, 13, 3, 4), 2 * torch.randn(2, 20, 3, 4), EntropyProbe(1, slice(4, 15))
     probe.record(0, q + 1, k)  # another block: not asked for
     probe.record(1, q, k)
     torch.testing.assert_close(probe.entropy, _written_out(q, k, slice(4, 15)), atol=1e-5, rtol=1e-5)
+
+
+FULL_SIZE = """
+import resource, torch
+from mvsam3d.nn.probe import EntropyProbe
+torch.set_num_threads(1)
+q, k = torch.randn(1, 4096, 16, 64), torch.randn(1, 7528, 16, 64)
+EntropyProbe(0, slice(1, 1370)).record(0, q[:, :8], k[:, :64].repeat(1, 22, 1, 1))  # what torch itself takes at first
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+EntropyProbe(0, slice(1, 1370)).record(0, q, k)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read in Linux's units")
+def test_entropy_at_full_size_takes_little_memory() -> None:
+    """The dense map of stage 1 takes 2 GB in float32; the promise is at most 100 MB beside queries and keys."""
+    done = subprocess.run([sys.executable, "-c", FULL_SIZE], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
 
 
 def test_cross_attention_shows_its_queries_and_keys() -> None:

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-QUERY_BLOCK = 1024  # queries at once: 31 MB of scores per head at 7528 keys
+QUERY_BLOCK = 512  # queries at once
+KEY_BLOCK = 2048  # keys at once: 4 MB of scores of a head
 
 
 @runtime_checkable
@@ -51,23 +52,32 @@ class EntropyProbe:
     ) -> None:
         """Compute the entropy, in float32."""
         if self.wants(block):
-            parts = [
-                patch_entropy(span_attention(q[:, i : i + QUERY_BLOCK], k, self.span))
-                for i in range(0, q.shape[1], QUERY_BLOCK)
-            ]
-            self._entropy = torch.cat(parts, dim=1)
+            rows = [span_entropy(q[row], k[row], self.span) for row in range(len(q))]
+            self._entropy = torch.stack(rows)
+
+
+def span_entropy(
+    q: Float[Tensor, "latent head channel"], k: Float[Tensor, "key head channel"], span: slice
+) -> Float[Tensor, " latent"]:
+    """Entropy of the attention over the span, in blocks of queries."""
+    blocks = q.split(QUERY_BLOCK)
+    return torch.cat([patch_entropy(span_attention(block, k, span)[None])[0] for block in blocks])
 
 
 def span_attention(
-    q: Float[Tensor, "batch latent head channel"], k: Float[Tensor, "batch key head channel"], span: slice
-) -> Float[Tensor, "batch latent patch"]:
-    """Mean over the heads of softmax over all keys, at the keys of the span."""
-    heads, scale = q.shape[2], 1 / math.sqrt(q.shape[3])
-    total = torch.zeros((), device=q.device)
+    q: Float[Tensor, "latent head channel"], k: Float[Tensor, "key head channel"], span: slice
+) -> Float[Tensor, "latent patch"]:
+    """Mean over the heads of the softmax over all keys, at the keys of the span, in float32.
+
+    The softmax's denominator is gathered block by block of keys, as a log-sum-exp; scores are kept for the keys of the span alone.
+    """
+    heads, scale = q.shape[1], 1 / math.sqrt(q.shape[2])
+    looked = torch.zeros(len(q), len(range(*span.indices(len(k)))), device=q.device)
     for head in range(heads):
-        scores = torch.matmul(q[:, :, head].float() * scale, k[:, :, head].float().transpose(1, 2))
-        total = total + scores.softmax(-1)[:, :, span]
-    return total / heads
+        queries, keys = q[:, head].float() * scale, k[:, head].float()
+        total = torch.stack([torch.logsumexp(queries @ block.T, 1) for block in keys.split(KEY_BLOCK)]).logsumexp(0)
+        looked += torch.exp(queries @ keys[span].T - total[:, None])
+    return looked / heads
 
 
 def patch_entropy(attention: Float[Tensor, "batch latent patch"]) -> Float[Tensor, "batch latent"]:
