@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
@@ -136,6 +137,17 @@ def test_known_cameras_weigh_the_views(tmp_path: Path, weighting: Literal["visib
     run_job(replace(job, out=tmp_path / "mean", weighting="mean"))
     ours, mean = (read_ply(tmp_path / name / "result.ply").sh_dc.numpy() for name in ("out", "mean"))
     assert ours.shape != mean.shape or not np.allclose(ours, mean)
+
+
+def test_a_view_of_another_object_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvsam3d.pipeline.agreeing", lambda shapes: torch.tensor([True, True, False, True]))
+    report = run_job(Job(SCENE, tmp_path / "out", drop_outliers=True))
+    assert [view["name"] for view in report["views"]] == ["0", "1", "3"]
+    assert [view["name"] for view in report["skipped_views"]] == ["2"]
+    assert "view 2 left out" in (tmp_path / "out" / "inference.log").read_text()
+    assert [view["name"] for view in run_job(Job(SCENE, tmp_path / "all", drop_outliers=False))["views"]] == list(
+        "0123"
+    )
 
 
 def test_ctrl_c_leaves_no_partial_output(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ class Reconstruct:
     """Weights of the views: all alike, by how sharply each latent looks at them, by which cameras see it, or by both."""
     cameras: Path | None = None
     """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, or the folder of a COLMAP model."""
+    drop_outliers: bool | None = None
+    """Go on without a view that shows something else than the others; log and report name it. The model's own choice if left out."""
     structure_steps: int | None = None
     """Sampling steps of stage 1; the model's own number if left out."""
     slat_steps: int | None = None
@@ -152,6 +154,8 @@ def _reconstruct(command: Reconstruct) -> None:
         overwrite=command.overwrite,
         fusion=command.fusion,
         weighting=command.weighting,
+        cameras=command.cameras,
+        drop_outliers=command.drop_outliers,
         structure_steps=command.structure_steps,
         slat_steps=command.slat_steps,
     )

@@ -12,7 +12,7 @@ import torch
 
 from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed, PlainMean, Weighting
 from mvsam3d.io.cameras import load_cameras
-from mvsam3d.io.photos import load_photos
+from mvsam3d.io.photos import SkippedView, load_photos
 from mvsam3d.io.runs import run_folder
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
@@ -51,6 +51,7 @@ class Job:
     weighting: Literal["mean", "entropy", "visibility", "mixed"] = "mean"
     cameras: Path | None = None
     """File or folder of cameras, see `io.cameras`."""
+    drop_outliers: bool | None = None
     structure_steps: int | None = None
     slat_steps: int | None = None
 
@@ -98,12 +99,18 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
             structure_weighting=structure_weighting,
             slat_steps=job.slat_steps,
             slat_weighting=slat_weighting,
+            drop_outliers=job.drop_outliers,
         )
         check_weighting(config, len(photos), cameras)
         use_fast_exact_matmul()
         models, _, card = load_checkpoint(model_folder)
         noise = torch.Generator().manual_seed(job.seed)
         result = reconstruct(photos, models, config, noise, cameras=cameras, progress=progress)
+        for i in sorted(set(range(len(photos))) - set(result.kept)):
+            reason = "it shows something else than the others: another object, or a wrong mask (--drop-outliers False keeps it)"
+            log.warning("view %s left out: %s", photos[i].name, reason)
+            skipped = (*skipped, SkippedView(photos[i].name, reason))
+        photos = tuple(photos[i] for i in result.kept)
         tell("writing", 0, 1)
         facts = RunFacts(job.seed, {"name": job.model, "card": card}, _options(job, models), skipped)
         report = write_results(folder, photos, result, facts)

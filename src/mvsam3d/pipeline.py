@@ -14,8 +14,10 @@ from torch import Tensor
 
 from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.generation import slat_stage, structure_stage
+from mvsam3d.generation.agreement import LEAST_VIEWS, agreeing
 from mvsam3d.generation.evidence import centres_in_object, visibility
 from mvsam3d.generation.guidance import Guidance
+from mvsam3d.generation.latents import combine, structure_noise
 from mvsam3d.generation.pose import camera_from_object, decode_poses
 from mvsam3d.generation.slat_stage import SlatSampling, SlatStatistics, sample_slat
 from mvsam3d.generation.structure_stage import StructureSampling, sample_structure
@@ -61,6 +63,8 @@ class ReconstructionConfig:
     slat_steps: int | None = None
     slat_guidance: float | None = None
     slat_weighting: Weighting = field(default_factory=PlainMean)
+    drop_outliers: bool | None = None
+    """Go on without a view that shows something else than the others (`generation.agreement`)."""
     occlusion_tolerance: float = 4.0
     """Parts of the object no farther than this from a voxel do not hide it from a camera, in 64ths of the cube."""
     cleanup: CleanupConfig = field(default_factory=CleanupConfig)
@@ -96,6 +100,10 @@ def reconstruct(
         with clock.stage("views"):
             views = prepare_views(photos, view_config(size), pointmaps_p3d)
             maps = stacked(views, device)
+            kept = agreeing_views(models, maps, config)
+            photos, views = [photos[i] for i in kept], tuple(views[i] for i in kept)
+            maps = {name: value[list(kept)] for name, value in maps.items()}
+            cameras = None if cameras is None else [cameras[i] for i in kept]
         with clock.stage("structure"):
             latents = structure_latents(models, maps, config, noise, clock.step)
             voxels = occupied(models, latents)
@@ -115,7 +123,7 @@ def reconstruct(
             mesh = cleaned(surface, config.cleanup)
         with clock.stage("texture"):
             mesh = textured(mesh, None, config.texture)
-    return Reconstruction(mesh, _cloud_on_cpu(gaussians), voxels, poses, views, clock.seconds)
+    return Reconstruction(mesh, _cloud_on_cpu(gaussians), voxels, poses, views, kept, clock.seconds)
 
 
 def check_weighting(config: ReconstructionConfig, views: int, cameras: Sequence[Camera] | None) -> None:
@@ -181,6 +189,31 @@ def structure_latents(
     return sample_structure(
         velocity, conditions, (flow.grid**3, flow.latent_channels), sampling, noise, progress=progress
     )
+
+
+def agreeing_views(
+    models: Models, maps: dict[str, Float[Tensor, "view _ _ _"]], config: ReconstructionConfig
+) -> tuple[int, ...]:
+    """The views to go on with: all, or all but one that shows something else than the others."""
+    views = len(maps["image"])
+    wanted = models.config.sampling.drop_outliers if config.drop_outliers is None else config.drop_outliers
+    if not wanted or views < LEAST_VIEWS:
+        return tuple(range(views))
+    return tuple(torch.where(agreeing(shapes_alone(models, maps)))[0].tolist())
+
+
+@torch.no_grad()
+def shapes_alone(models: Models, maps: dict[str, Float[Tensor, "view _ _ _"]]) -> Float[Tensor, "view latent channel"]:
+    """What each view says of the shape without the others, in one step."""
+    size = models.config
+    flow = size.structure.flow
+    conditions = models.structure_condition.of_object(maps, together=False)
+    views, device = len(conditions.tokens), conditions.tokens.device
+    noise = structure_noise(flow.grid**3, flow.latent_channels, torch.Generator().manual_seed(0), device=device)
+    x = combine(lambda latent: latent.expand(views, *latent.shape[1:]) * size.sampling.noise_scale, noise)
+    velocity = structure_stage.network_velocity(models.structure_flow, predicts_data=size.prediction == "data")
+    shapes: Tensor = x.shape + velocity(x, 0.0, conditions).shape
+    return shapes
 
 
 def occupied(models: Models, latents: StructureLatents) -> Voxels:

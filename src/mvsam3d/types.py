@@ -156,4 +156,5 @@ class Reconstruction:
     voxels: Voxels
     poses: tuple[Pose, ...]  # one per view, in that view's camera
     views: tuple[View, ...]
+    kept: tuple[int, ...]  # which of the photos given the views are: all, but for outliers
     seconds: dict[str, float] = field(default_factory=dict)  # per stage

@@ -58,6 +58,8 @@ class SamplingDefaults:
     occupancy_threshold: float = 0.0
     """Logit above which a cell is occupied."""
     prune_distance: int = 1
+    drop_outliers: bool = False
+    """Go on without a view that shows something else than the others."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def span_entropy(
     q: Float[Tensor, "latent head channel"], k: Float[Tensor, "key head channel"], span: slice
 ) -> Float[Tensor, " latent"]:
     """Entropy of the attention over the span, in blocks of queries."""
-    blocks = q.split(QUERY_BLOCK)
+    blocks = torch.split(q, QUERY_BLOCK)
     return torch.cat([patch_entropy(span_attention(block, k, span)[None])[0] for block in blocks])
 
 
@@ -75,7 +75,9 @@ def span_attention(
     looked = torch.zeros(len(q), len(range(*span.indices(len(k)))), device=q.device)
     for head in range(heads):
         queries, keys = q[:, head].float() * scale, k[:, head].float()
-        total = torch.stack([torch.logsumexp(queries @ block.T, 1) for block in keys.split(KEY_BLOCK)]).logsumexp(0)
+        total = torch.stack(
+            [torch.logsumexp(queries @ block.T, 1) for block in torch.split(keys, KEY_BLOCK)]
+        ).logsumexp(0)
         looked += torch.exp(queries @ keys[span].T - total[:, None])
     return looked / heads
 
