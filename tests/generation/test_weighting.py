@@ -1,4 +1,6 @@
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.evidence import on_voxels, tokens_of
 from mvsam3d.generation.weighting import (
     ByEntropy,
+    ByScore,
     ByVisibility,
     Evidence,
     Mixed,
@@ -16,6 +19,8 @@ from mvsam3d.generation.weighting import (
     Weighting,
     check_floor,
     mean_weights,
+    needs_entropy,
+    needs_visibility,
     softmax_weights,
     view_weights,
 )
@@ -97,6 +102,24 @@ def test_ends_of_a_mixture() -> None:  # law: all of one share is that weighting
     torch.testing.assert_close(
         view_weights(evidence, Mixed(visibility_share=1.0)), view_weights(evidence, ByVisibility())
     )
+
+
+def test_the_worked_example_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/extending.md", "exec"), names)
+    how = names["how"]
+    assert isinstance(how, ByScore)
+    assert needs_entropy(how)
+    assert needs_visibility(how)
+
+
+def test_a_score_of_minus_the_entropy_is_entropy_weighting() -> None:  # law
+    evidence = Evidence(torch.rand(3, 7))
+    how = ByScore(lambda e: -torch.as_tensor(e.entropy), needs=frozenset({"entropy"}))
+    torch.testing.assert_close(view_weights(evidence, how), view_weights(evidence, ByEntropy()))
+    assert not needs_visibility(how)
 
 
 def test_shares_and_floors_out_of_range() -> None:

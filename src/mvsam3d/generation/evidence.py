@@ -22,8 +22,8 @@ def tokens_of(voxels: Voxels) -> tuple[Int32[Tensor, "token 3"], Int[Tensor, " v
 
 
 def on_voxels(per_token: Float[Tensor, "view token"], token: Int[Tensor, " voxel"]) -> Float[Tensor, "view voxel"]:
-    """What is known at tokens, at their voxels."""
-    return per_token[:, token]
+    """What is known at tokens, at their voxels; a view's one value for all tokens stays one."""
+    return per_token if per_token.shape[1] == 1 else per_token[:, token]
 
 
 def centres_in_object(

@@ -15,7 +15,15 @@ from mvsam3d.generation.guidance import Guidance, guided, without_condition
 from mvsam3d.generation.latents import combine, structure_noise
 from mvsam3d.generation.schedule import network_time, shortcut_times
 from mvsam3d.generation.solver import Method, states
-from mvsam3d.generation.weighting import ByEntropy, Evidence, PlainMean, Weighting, mean_weights, view_weights
+from mvsam3d.generation.weighting import (
+    Evidence,
+    PlainMean,
+    Weighting,
+    mean_weights,
+    needs_entropy,
+    needs_visibility,
+    view_weights,
+)
 from mvsam3d.nn.probe import AttentionProbe, EntropyProbe
 from mvsam3d.types import Conditions, StructureLatents
 
@@ -103,10 +111,13 @@ def structure_weights(
     """Weights of the views at the latents, from the attention at the noise if the weighting asks for it."""
     if isinstance(config.weighting, PlainMean) or len(conditions.tokens) == 1:
         return mean_weights(len(conditions.tokens)).to(conditions.tokens)
-    assert isinstance(config.weighting, ByEntropy), "stage 1 has no voxels yet that cameras could see"
-    probe = EntropyProbe(config.entropy_block, patches(conditions))
-    velocity(x, 0.0, conditions, probe=probe)
-    return view_weights(Evidence(probe.entropy), config.weighting)
+    assert not needs_visibility(config.weighting), "stage 1 has no voxels yet that cameras could see"
+    evidence = Evidence()
+    if needs_entropy(config.weighting):
+        probe = EntropyProbe(config.entropy_block, patches(conditions))
+        velocity(x, 0.0, conditions, probe=probe)
+        evidence = Evidence(probe.entropy)
+    return view_weights(evidence, config.weighting)
 
 
 def patches(conditions: Conditions) -> slice:

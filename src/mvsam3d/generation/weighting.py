@@ -1,5 +1,6 @@
 """Evidence of the views at each latent -> how much each view counts there. Used by both stages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -65,17 +66,31 @@ class Mixed:
             raise InvalidOption(f"a visibility share of {self.visibility_share} is no share: give 0 to 1")
 
 
-Weighting = PlainMean | ByEntropy | ByVisibility | Mixed  # one more: a dataclass, a case, a test (docs/extending.md)
+@dataclass(frozen=True)
+class ByScore:
+    """Views that score higher at a latent count more, by any score of the evidence: see docs/extending.md."""
+
+    score: Callable[[Evidence], Tensor]
+    """Evidence -> a finite score [view, latent] or [view, 1], larger for views to be trusted more."""
+    needs: frozenset[Literal["entropy", "visibility"]] = frozenset()
+    """What of the evidence has to be gathered for it."""
+    alpha: float = 30.0
+    """Contrast between views, per unit of score; 0 counts all alike."""
+    floor: float = 1e-3
+    """Least weight of a view, before the last renormalisation."""
+
+
+Weighting = PlainMean | ByEntropy | ByVisibility | Mixed | ByScore
 
 
 def needs_entropy(how: Weighting) -> bool:
     """Whether attention has to be recorded for it."""
-    return isinstance(how, ByEntropy | Mixed)
+    return isinstance(how, ByEntropy | Mixed) or (isinstance(how, ByScore) and "entropy" in how.needs)
 
 
 def needs_visibility(how: Weighting) -> bool:
     """Whether cameras have to be known for it."""
-    return isinstance(how, ByVisibility | Mixed)
+    return isinstance(how, ByVisibility | Mixed) or (isinstance(how, ByScore) and "visibility" in how.needs)
 
 
 def check_floor(how: Weighting, views: int) -> None:
@@ -126,6 +141,8 @@ def view_weights(evidence: Evidence, how: Weighting) -> Float[Tensor, "view late
             return softmax_weights(-_given(evidence.entropy, "entropy"), alpha=alpha, floor=floor)
         case ByVisibility(alpha, floor):
             return softmax_weights(_given(evidence.visibility, "visibility"), alpha=alpha, floor=floor)
+        case ByScore(score=score, alpha=alpha, floor=floor):
+            return softmax_weights(score(evidence), alpha=alpha, floor=floor)
         case Mixed(entropy_alpha, visibility_alpha, floor, combine, share):
             sharp = view_weights(evidence, ByEntropy(entropy_alpha, floor))
             seen = view_weights(evidence, ByVisibility(visibility_alpha, floor))
