@@ -72,7 +72,7 @@ def test_the_report_tells_what_was_done(results: tuple[Path, Path, Path]) -> Non
     assert [view["name"] for view in report["views"]] == ["0", "1", "2", "3"]
     assert all(0 < view["silhouette_iou"] <= 1 for view in report["views"])
     assert report["seed"] == 42
-    assert set(report["seconds"]) == {"views", "structure", "appearance", "mesh", "texture"}
+    assert set(report["seconds"]) == {"views", "structure", "appearance", "mesh", "texture", "poses"}
     glb = np.array(report["frames"]["glb_from_object"]) @ [1.0, 2.0, 3.0, 1.0]
     assert (glb == [1.0, 3.0, -2.0, 1.0]).all()
     assert "4 views" in (results[0] / "inference.log").read_text()

@@ -46,6 +46,8 @@ class Reconstruct:
     """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, or the folder of a COLMAP model."""
     drop_outliers: bool | None = None
     """Go on without a view that shows something else than the others; log and report name it. The model's own choice if left out."""
+    search_poses: bool | None = None
+    """Look for the pose in which the finished mesh fits each photo best. The model's own choice if left out."""
     structure_steps: int | None = None
     """Sampling steps of stage 1; the model's own number if left out."""
     slat_steps: int | None = None
@@ -156,6 +158,7 @@ def _reconstruct(command: Reconstruct) -> None:
         weighting=command.weighting,
         cameras=command.cameras,
         drop_outliers=command.drop_outliers,
+        search_poses=command.search_poses,
         structure_steps=command.structure_steps,
         slat_steps=command.slat_steps,
     )

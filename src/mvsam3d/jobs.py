@@ -29,7 +29,8 @@ SHARES = {
     "structure": 0.2,
     "appearance": 0.4,
     "mesh": 0.55,
-    "texture": 0.7,
+    "texture": 0.6,
+    "poses": 0.75,
     "writing": 1.0,
 }
 
@@ -52,6 +53,7 @@ class Job:
     cameras: Path | None = None
     """File or folder of cameras, see `io.cameras`."""
     drop_outliers: bool | None = None
+    search_poses: bool | None = None
     structure_steps: int | None = None
     slat_steps: int | None = None
 
@@ -100,6 +102,7 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
             slat_steps=job.slat_steps,
             slat_weighting=slat_weighting,
             drop_outliers=job.drop_outliers,
+            search_poses=job.search_poses,
         )
         check_weighting(config, len(photos), cameras)
         use_fast_exact_matmul()

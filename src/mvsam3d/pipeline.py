@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ from mvsam3d.generation.agreement import LEAST_VIEWS, agreeing
 from mvsam3d.generation.evidence import centres_in_object, visibility
 from mvsam3d.generation.guidance import Guidance
 from mvsam3d.generation.latents import combine, structure_noise
-from mvsam3d.generation.pose import camera_from_object, decode_poses
+from mvsam3d.generation.pose import camera_from_object, decode_poses, placed_camera, pose_from_similarity
+from mvsam3d.generation.pose_search import PoseSearch, searched_pose
 from mvsam3d.generation.slat_stage import SlatSampling, SlatStatistics, sample_slat
 from mvsam3d.generation.structure_stage import StructureSampling, sample_structure
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
 from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, needs_visibility
-from mvsam3d.meshing.cleanup import CleanupConfig, cleaned
+from mvsam3d.meshing.cleanup import CleanupConfig, cleaned, simplified
 from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
 from mvsam3d.meshing.texture import TextureConfig, textured
 from mvsam3d.models.bundle import Models
@@ -34,6 +36,7 @@ from mvsam3d.types import (
     Camera,
     CubeField,
     GaussianCloud,
+    Mesh,
     Photo,
     Pose,
     Reconstruction,
@@ -45,8 +48,11 @@ from mvsam3d.types import (
 from mvsam3d.views.pointmap import ObjectCentric
 from mvsam3d.views.prepare import ViewConfig, prepare_views
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
-STAGES = ("views", "structure", "appearance", "mesh", "texture")
+STAGES = ("views", "structure", "appearance", "mesh", "texture", "poses")
+SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
 
 
@@ -65,6 +71,9 @@ class ReconstructionConfig:
     slat_weighting: Weighting = field(default_factory=PlainMean)
     drop_outliers: bool | None = None
     """Go on without a view that shows something else than the others (`generation.agreement`)."""
+    search_poses: bool | None = None
+    """Look for the pose in which the finished mesh fits each photo best, beginning with the predicted one (`generation.pose_search`)."""
+    pose_search: PoseSearch = field(default_factory=PoseSearch)
     occlusion_tolerance: float = 4.0
     """Parts of the object no farther than this from a voxel do not hide it from a camera, in 64ths of the cube."""
     cleanup: CleanupConfig = field(default_factory=CleanupConfig)
@@ -122,7 +131,10 @@ def reconstruct(
                 raise NothingFound("the model's mesh is empty: no surface in any voxel. Check the masks, or add views")
             mesh = cleaned(surface, config.cleanup)
         with clock.stage("texture"):
-            mesh = textured(mesh, None, config.texture)
+            plain, mesh = mesh, textured(mesh, None, config.texture)
+        with clock.stage("poses"):
+            if size.sampling.search_poses if config.search_poses is None else config.search_poses:
+                poses = searched_poses(plain, photos, views, poses, config.pose_search, clock.step)
     return Reconstruction(mesh, _cloud_on_cpu(gaussians), voxels, poses, views, kept, clock.seconds)
 
 
@@ -140,6 +152,26 @@ def check_weighting(config: ReconstructionConfig, views: int, cameras: Sequence[
         raise InvalidOption("weighting by visibility needs to know the cameras: give --cameras, or weigh by entropy")
     if cameras is not None and len(cameras) != views:
         raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
+
+
+def searched_poses(
+    mesh: Mesh,
+    photos: Sequence[Photo],
+    views: Sequence[View],
+    poses: Sequence[Pose],
+    config: PoseSearch,
+    progress: structure_stage.Progress | None = None,
+) -> tuple[Pose, ...]:
+    """For each photo the pose in which the mesh, with colours at its vertices, fits best."""
+    small = simplified(mesh, SEARCHED_FACES)
+    found = []
+    for photo, view, pose in zip(photos, views, poses, strict=True):
+        best = searched_pose(small, photo, placed_camera(photo, pose), view.crop_box, config)
+        log.info("view %s: fit %.3f, as predicted %.3f", photo.name, best.fit, best.predicted_fit)
+        found.append(pose_from_similarity(torch.from_numpy(best.camera_from_object).float()))
+        if progress is not None:
+            progress(len(found), len(photos))
+    return tuple(found)
 
 
 def _poses(latents: StructureLatents, views: Sequence[View]) -> tuple[Pose, ...]:

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from mvsam3d.generation.pose import camera_from_object
-from mvsam3d.geometry.cameras import centred_intrinsics
+from mvsam3d.generation.pose import placed_camera
 from mvsam3d.io.glb import write_glb
 from mvsam3d.io.photos import SkippedView
 from mvsam3d.io.ply import write_ply
@@ -50,25 +49,12 @@ def write_results(
     first, has_depth = result.views[0], result.views[0].pointmap is not None
     pointmap = (first.pointmap_scale, first.pointmap_shift) if len(photos) > 1 or has_depth else None
     write_params(folder.path("params.npz"), result.poses[0], result.voxels, pointmap=pointmap)
-    cameras = placed_cameras(photos, result)
+    cameras = [placed_camera(photo, pose) for photo, pose in zip(photos, result.poses, strict=True)]
     sheet = preview(photos, result.mesh, result.gaussians, cameras)
     Image.fromarray(sheet).save(folder.path("preview.png"), optimize=False)
     report = _report(photos, result, cameras, facts)
     folder.write_json("report.json", report)
     return report
-
-
-def placed_cameras(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
-    """Each photo's camera with the object frame as the world, by the predicted pose; the lens is assumed (see `crop_plane`)."""
-    return [
-        Camera(
-            centred_intrinsics(photo.rgb.shape[1], photo.rgb.shape[0]),
-            camera_from_object(pose).double().numpy(),
-            photo.rgb.shape[1],
-            photo.rgb.shape[0],
-        )
-        for photo, pose in zip(photos, result.poses, strict=True)
-    ]
 
 
 def silhouette_iou(photo: Photo, mesh: Mesh, camera: Camera) -> float:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvsam3d.geometry.cameras import centred_intrinsics
 from mvsam3d.geometry.frames import camera_from_p3d, p3d_from_camera
 from mvsam3d.geometry.rotations import (
     matrix_from_6d,
@@ -22,7 +23,7 @@ from mvsam3d.geometry.rotations import (
     vector_6d_from_matrix,
 )
 from mvsam3d.geometry.transforms import similarity
-from mvsam3d.types import Pose, StructureLatents
+from mvsam3d.types import Camera, Photo, Pose, StructureLatents
 
 # Mean and standard deviation of the 6D rotations that the public model was trained on.
 ROTATION_MEAN = (
@@ -101,6 +102,20 @@ def camera_from_object(pose: Pose) -> Float[Tensor, "4 4"]:
     p3d_from_object = matrix_from_quaternion(pose.rotation).T
     columns = camera_from_p3d(p3d_from_object.T).T  # the frame change acts on each column
     return similarity(columns, camera_from_p3d(pose.translation), pose.scale.mean())
+
+
+def placed_camera(photo: Photo, pose: Pose) -> Camera:
+    """The photo's camera with the object frame as the world, by the object's pose; the lens is assumed (see `crop_plane`)."""
+    height, width = photo.mask.shape
+    return Camera(centred_intrinsics(width, height), camera_from_object(pose).double().numpy(), width, height)
+
+
+def pose_from_similarity(camera_from_object: Float[Tensor, "4 4"]) -> Pose:
+    """Inverse of `camera_from_object`, for a matrix that scales too."""
+    scale = float(torch.linalg.det(camera_from_object[:3, :3])) ** (1 / 3)
+    rigid_ = camera_from_object.clone()
+    rigid_[:3, :3] /= scale
+    return pose_from_camera(rigid_, scale)
 
 
 def pose_from_camera(camera_from_object: Float[Tensor, "4 4"], scale: float = 1.0) -> Pose:

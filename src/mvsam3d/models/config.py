@@ -60,6 +60,8 @@ class SamplingDefaults:
     prune_distance: int = 1
     drop_outliers: bool = False
     """Go on without a view that shows something else than the others."""
+    search_poses: bool = False
+    """Look for the pose in which the finished mesh fits each photo best, instead of the predicted one."""
 
 
 @dataclass(frozen=True)
@@ -145,5 +147,6 @@ SMALL = ModelConfig(
         slat_steps=1,
         slat_guidance=0.0,
         noise_scale=0.0,
+        search_poses=True,
     ),
 )
