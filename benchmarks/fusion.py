@@ -94,7 +94,7 @@ def main() -> None:
             f"4 copies of one view, {name}: {of(copies, WAYS[name]).mean():.3f}; that view {alone[0].mean():.3f}",
             flush=True,
         )
-    marks = [disagreement(shapes_alone(models, maps)) for maps in (*sets, *spoilt)]
+    marks = [disagreement(*shapes_alone(models, maps)) for maps in (*sets, *spoilt)]
     honest, odd = torch.stack(marks[: len(sets)]), torch.stack(marks[len(sets) :])
     dropped = (honest > OUTLIER).float().mean(), (odd[:, 3] > OUTLIER).float().mean()
     print(f"beyond the limit of {OUTLIER}: {dropped[0]:.3f} of honest views, {dropped[1]:.3f} of odd ones")

@@ -20,7 +20,7 @@ from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.training.data import Shards
 from mvsam3d.training.view_batch import drawn_views
 
-THRESHOLDS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5)
+THRESHOLDS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
 @torch.no_grad()
@@ -35,6 +35,8 @@ def main() -> None:
     velocity = network_velocity(models.structure_flow, predicts_data=config.prediction == "data")
     for kind in ("held_out", "held_out_mesh"):
         shards = Shards(arguments.cache, (kind,))
+        if not len(shards):
+            continue
         rows = np.arange(min(arguments.objects, len(shards)))
         truth = torch.from_numpy(shards.solid(rows, 32))
         for views in (1, 4):
@@ -43,6 +45,7 @@ def main() -> None:
             empty = without_condition(conditions)
             for steps, strength, scale in (
                 (1, 0.0, 0.0),
+                (1, 0.5, 0.0),
                 (1, 1.0, 0.0),
                 (1, 0.0, 1.0),
                 (4, 0.0, 1.0),

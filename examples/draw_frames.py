@@ -54,7 +54,7 @@ def main() -> None:
         axes.set_title(title, fontsize=10)
         axes.view_init(22, -55)
         axes.set_axis_off()
-        axes.set_box_aspect((1.7, 1.6, 1.6), zoom=1.35)
+        axes.set_box_aspect((1.7, 1.6, 1.6), zoom=1.2)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.0, top=0.84, wspace=0.02)
     figure.savefig(sys.argv[1], dpi=90)
 

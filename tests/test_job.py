@@ -140,7 +140,7 @@ def test_known_cameras_weigh_the_views(tmp_path: Path, weighting: Literal["visib
 
 
 def test_a_view_of_another_object_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvsam3d.pipeline.agreeing", lambda shapes: torch.tensor([True, True, False, True]))
+    monkeypatch.setattr("mvsam3d.pipeline.agreeing", lambda shapes, unseen: torch.tensor([True, True, False, True]))
     report = run_job(Job(SCENE, tmp_path / "out", drop_outliers=True))
     assert [view["name"] for view in report["views"]] == ["0", "1", "3"]
     assert [view["name"] for view in report["skipped_views"]] == ["2"]

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.generation import slat_stage, structure_stage
 from mvsam3d.generation.agreement import LEAST_VIEWS, agreeing
 from mvsam3d.generation.evidence import centres_in_object, visibility
-from mvsam3d.generation.guidance import Guidance
+from mvsam3d.generation.guidance import Guidance, without_condition
 from mvsam3d.generation.latents import combine, structure_noise
 from mvsam3d.generation.pose import camera_from_object, decode_poses, placed_camera, pose_from_similarity
 from mvsam3d.generation.pose_search import PoseSearch, searched_pose
@@ -231,21 +231,24 @@ def agreeing_views(
     wanted = models.config.sampling.drop_outliers if config.drop_outliers is None else config.drop_outliers
     if not wanted or views < LEAST_VIEWS:
         return tuple(range(views))
-    return tuple(torch.where(agreeing(shapes_alone(models, maps)))[0].tolist())
+    return tuple(torch.where(agreeing(*shapes_alone(models, maps)))[0].tolist())
 
 
 @torch.no_grad()
-def shapes_alone(models: Models, maps: dict[str, Float[Tensor, "view _ _ _"]]) -> Float[Tensor, "view latent channel"]:
-    """What each view says of the shape without the others, in one step."""
+def shapes_alone(
+    models: Models, maps: dict[str, Float[Tensor, "view _ _ _"]]
+) -> tuple[Float[Tensor, "view latent channel"], Float[Tensor, "1 latent channel"]]:
+    """What each view says of the shape without the others, and what is said without any view, in one step."""
     size = models.config
     flow = size.structure.flow
-    conditions = models.structure_condition.of_object(maps, together=False)
-    views, device = len(conditions.tokens), conditions.tokens.device
+    seen = models.structure_condition.of_object(maps, together=False)
+    conditions = replace(seen, tokens=torch.cat([seen.tokens, without_condition(seen).tokens[:1]]))
+    rows, device = len(conditions.tokens), conditions.tokens.device
     noise = structure_noise(flow.grid**3, flow.latent_channels, torch.Generator().manual_seed(0), device=device)
-    x = combine(lambda latent: latent.expand(views, *latent.shape[1:]) * size.sampling.noise_scale, noise)
+    x = combine(lambda latent: latent.expand(rows, *latent.shape[1:]) * size.sampling.noise_scale, noise)
     velocity = structure_stage.network_velocity(models.structure_flow, predicts_data=size.prediction == "data")
-    shapes: Tensor = x.shape + velocity(x, 0.0, conditions).shape
-    return shapes
+    shapes = x.shape + velocity(x, 0.0, conditions).shape
+    return shapes[:-1], shapes[-1:]
 
 
 def occupied(models: Models, latents: StructureLatents) -> Voxels:

@@ -1,42 +1,46 @@
 """Views that show something else than the others: another object, a wrong mask.
 
-Each view's own prediction is compared with those of the others. A view is an outlier if it lies much farther from them than they lie
-from each other.
+What each view alone says of the shape, beyond what is said without any view, is compared by its direction. A view is an outlier if it
+agrees with the others much less than they agree with each other.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 LEAST_VIEWS = 3  # of two that disagree nobody knows which is right
-OUTLIER = 1.6  # times as far from the others as they are from each other
+OUTLIER = 0.5  # of a cosine that a view agrees less, chosen on generated objects: see docs/log.md
 
 
-def disagreement(shapes: Float[Tensor, "view latent channel"]) -> Float[Tensor, " view"]:
-    """How many times as far each view's prediction is from the others' as the others are from each other, by median distances.
+def disagreement(
+    shapes: Float[Tensor, "view latent channel"], unseen: Float[Tensor, "1 latent channel"]
+) -> Float[Tensor, " view"]:
+    """Mean cosine among the others minus mean cosine to the others, for each view: 0 if it agrees as they do, up to 2.
 
     Args:
         shapes: structure latents predicted from each view alone; at least LEAST_VIEWS.
+        unseen: the same without any view.
     """
     views = len(shapes)
-    flat = shapes.flatten(1).float()
-    apart = (flat[:, None] - flat).norm(dim=2)
-    marks = []
-    for view in range(views):
-        others = [other for other in range(views) if other != view]
-        among = torch.stack([apart[a, b] for i, a in enumerate(others) for b in others[i + 1 :]])
-        marks.append(apart[view, others].median() / among.median().clamp(min=1e-6))
-    return torch.stack(marks)
+    said = F.normalize((shapes - unseen).flatten(1).float(), dim=1)
+    cosines = said @ said.T
+    to_others = (cosines.sum(1) - cosines.diagonal()) / (views - 1)
+    pairs = (views - 1) * (views - 2)  # among the others, in both orders
+    among = (cosines.sum() - cosines.diagonal().sum() - 2 * (views - 1) * to_others) / pairs
+    return among - to_others
 
 
-def agreeing(shapes: Float[Tensor, "view latent channel"], limit: float = OUTLIER) -> Bool[Tensor, " view"]:
+def agreeing(
+    shapes: Float[Tensor, "view latent channel"], unseen: Float[Tensor, "1 latent channel"], limit: float = OUTLIER
+) -> Bool[Tensor, " view"]:
     """Which views to keep: all but the one that disagrees most, and that only if it does so beyond the limit."""
     kept = torch.ones(len(shapes), dtype=torch.bool)
     if len(shapes) < LEAST_VIEWS:
         return kept
-    marks = disagreement(shapes)
+    marks = disagreement(shapes, unseen)
     worst = int(marks.argmax())
     kept[worst] = bool(marks[worst] <= limit)
     return kept
