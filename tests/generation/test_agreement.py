@@ -10,10 +10,10 @@ def directions(*degrees: float) -> torch.Tensor:
     return torch.stack([angles.cos(), angles.sin()], 1)[:, None]
 
 
-def test_one_across_the_others() -> None:  # closed form: two alike and one at a right angle
-    marks = disagreement(directions(0, 0, 90), NOTHING)
-    torch.testing.assert_close(marks, torch.tensor([-0.5, -0.5, 1.0]), atol=1e-6, rtol=0)
-    assert agreeing(directions(0, 0, 90), NOTHING).tolist() == [True, True, False]
+def test_one_across_the_others() -> None:  # closed form: three alike and one at a right angle
+    marks = disagreement(directions(0, 0, 90, 0), NOTHING)
+    torch.testing.assert_close(marks, torch.tensor([-1 / 3, -1 / 3, 1.0, -1 / 3]), atol=1e-6, rtol=0)
+    assert agreeing(directions(0, 0, 90, 0), NOTHING).tolist() == [True, True, False, True]
 
 
 def test_only_what_views_add_counts() -> None:
@@ -29,8 +29,9 @@ def test_views_alike_are_all_kept() -> None:
     assert agreeing(directions(0, 20, 40, 60), NOTHING).all()
 
 
-def test_two_views_are_never_judged() -> None:
+def test_few_views_are_never_judged() -> None:
     assert agreeing(directions(0, 180), NOTHING).all()
+    assert agreeing(directions(0, 0, 180), NOTHING).all()
 
 
 def test_order_does_not_matter() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-LEAST_VIEWS = 3  # of two that disagree nobody knows which is right
+LEAST_VIEWS = 4  # among two others there is but one pair, which tells too little of how much views agree
 OUTLIER = 0.5  # of a cosine that a view agrees less, chosen on generated objects: see docs/log.md
 
 

@@ -148,5 +148,6 @@ SMALL = ModelConfig(
         slat_guidance=0.0,
         noise_scale=0.0,
         search_poses=True,
+        drop_outliers=True,
     ),
 )
