@@ -81,7 +81,8 @@ def test_a_start_without_encoders_is_refused(trained: Path, tmp_path: Path) -> N
     shutil.copytree(trained / "checkpoint", copied, ignore=shutil.ignore_patterns("encoders*"))
     load_checkpoint(copied)  # good enough to reconstruct with
     with pytest.raises(InvalidOption, match=r"encoders\.safetensors"):
-        train_recipe("tiny", RunOptions(run=tmp_path / "run", data=trained / "cache", start=str(copied)), quiet)
+        train_recipe("tiny", RunOptions(run=tmp_path / "run", data=tmp_path / "cache", start=str(copied)), quiet)
+    assert not (tmp_path / "cache").exists()  # nothing was made first
 
 
 def test_a_network_does_not_start_from_another() -> None:

@@ -134,19 +134,23 @@ class RunOptions:
 
 
 def train_recipe(name: str, options: RunOptions, report: Report) -> None:
-    """Train the parts in order, each from where it stopped. Raises: InvalidOption: no such recipe, or CUDA without a GPU."""
+    """Train the parts in order, each from where it stopped. Raises: InvalidOption: no such recipe or start, or CUDA without a GPU."""
     recipe = _recipe(name)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InvalidOption(
             "--device cuda, but torch sees no GPU here: use --device cpu, or install a CUDA build of torch"
         )
+    parts = [options.part] if options.part else PARTS
+    for part in parts:
+        if options.start is not None and not (options.run / part / STATE).exists():
+            starting_weights(options.start, part)  # before hours are spent on data
     if options.threads:
         torch.set_num_threads(options.threads)
     use_fast_exact_matmul()
     prepare_data(recipe, options, report)
     with background_shards(_training_plans(recipe, options), options.data, options.workers):
         left = options.minutes
-        for part in [options.part] if options.part else PARTS:
+        for part in parts:
             loop = replace(recipe.loops[part], device=options.device, precision=options.precision, seed=recipe.seed)
             loop = replace(loop, steps=loop.steps if options.steps is None else options.steps)
             left = _train_part(recipe, options, part, loop, left, report)
