@@ -17,8 +17,7 @@ from mvsam3d.generation.weighting import ByEntropy
 from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
-from mvsam3d.models.structure_vae import grid_from_tokens
-from mvsam3d.pipeline import ReconstructionConfig, agreeing_views, shapes_alone, structure_latents
+from mvsam3d.pipeline import ReconstructionConfig, agreeing_views, occupancy_logits, shapes_alone, structure_latents
 from mvsam3d.training.data import Shards
 from mvsam3d.training.view_batch import drawn_views
 
@@ -45,13 +44,7 @@ def solid(models: Models, maps: Maps, config: ReconstructionConfig) -> Bool[Tens
     kept = list(agreeing_views(models, maps, config))
     maps = {name: value[kept] for name, value in maps.items()}
     latents = structure_latents(models, maps, config, torch.Generator().manual_seed(0))
-    logits = models.structure_decoder(grid_from_tokens(latents.shape[:1], models.config.structure.vae.token_patch))
-    out: Tensor = logits[0, 0] > models.config.sampling.occupancy_threshold
-    return out
-
-
-def mean_iou(solids: list[Tensor], truth: Tensor) -> Float[Tensor, " object"]:
-    return occupancy_iou(torch.stack(solids), truth).solid
+    return occupancy_logits(models, latents) > models.config.sampling.occupancy_threshold
 
 
 @torch.no_grad()
@@ -69,7 +62,7 @@ def main() -> None:
     sets = [drawn_views(shards, np.array([row]), np.arange(4)[None], pointmap=False, images=True).maps for row in rows]
 
     def of(maps: list[Maps], config: ReconstructionConfig) -> Float[Tensor, " object"]:
-        return mean_iou([solid(models, one, config) for one in maps], truth)
+        return occupancy_iou(torch.stack([solid(models, one, config) for one in maps]), truth).solid
 
     def part(choose: Callable[[Tensor], Tensor]) -> list[Maps]:
         return [{name: choose(value) for name, value in maps.items()} for maps in sets]

@@ -251,11 +251,17 @@ def shapes_alone(
     return shapes[:-1], shapes[-1:]
 
 
+def occupancy_logits(models: Models, latents: StructureLatents) -> Float[Tensor, "x y z"]:
+    """What the decoder makes of the structure that all views share, inside included."""
+    logits: Tensor = models.structure_decoder(
+        grid_from_tokens(latents.shape[:1], models.config.structure.vae.token_patch)
+    )
+    return logits[0, 0].float()
+
+
 def occupied(models: Models, latents: StructureLatents) -> Voxels:
     """The active voxels. Raises: NothingFound."""
-    size = models.config
-    grid = grid_from_tokens(latents.shape[:1], size.structure.vae.token_patch)
-    logits = models.structure_decoder(grid)[0, 0].float()
+    size, logits = models.config, occupancy_logits(models, latents)
     voxels = occupied_voxels(logits, VoxelsConfig(size.sampling.occupancy_threshold, size.sampling.prune_distance))
     if len(voxels.coords) == 0:
         raise NothingFound(

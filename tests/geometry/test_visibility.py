@@ -46,9 +46,8 @@ def test_recorded_visibility() -> None:
         check(f"visible_half_on32_tol{tolerance // 2}", half, 32, cameras / 2, tolerance=tolerance / 2)
 
 
-def test_wall_hides_what_is_behind_it() -> (
-    None
-):  # closed form: a plate of voxels at x = 20 between the camera and x = 40
+def test_wall_hides_what_is_behind_it() -> None:
+    """Closed form: a plate of voxels at x = 20 between the camera and x = 40."""
     plate = np.argwhere(np.ones((1, 21, 21))) + np.array([20, 10, 10])
     behind = np.array([[40, 20, 20], [40, 40, 40]])  # the second looks past the plate
     coords = np.concatenate([plate, behind])
@@ -90,9 +89,8 @@ def test_cells_of_the_cube() -> None:  # closed form: corner, centre, corner
     assert corners.tolist() == [[0] * 3, [32] * 3, [64] * 3]
 
 
-def test_speed(
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # 20k voxels of a shell, 8 cameras; judged loosely, machines differ
+def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    """20k voxels of a shell, 8 cameras; printed, not judged: machines differ."""
     grid = np.stack(np.meshgrid(*[np.arange(64)] * 3, indexing="ij"), -1).reshape(-1, 3)
     radius = np.linalg.norm(grid + 0.5 - 32, axis=1)
     coords = grid[np.argsort(np.abs(radius - 28))[:20_000]]

@@ -25,9 +25,8 @@ from mvsam3d.geometry.occupancy import OccupancyIou
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import ModelConfig, SamplingDefaults
-from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.pipeline import ReconstructionConfig, structure_latents
+from mvsam3d.pipeline import ReconstructionConfig, occupancy_logits, structure_latents
 from mvsam3d.training.data import MESH_CLASS, ShardPlan, Shards, make_shards
 from mvsam3d.training.objects import CLASS_NAMES
 from mvsam3d.training.recipes import SMALL_RECIPE, held_out_plans
@@ -134,9 +133,7 @@ def predicted_solid(
 ) -> Bool[Tensor, "x y z"]:
     """Cells that the model holds occupied, inside included: what `pipeline.occupied` prunes to the voxels of stage 2."""
     latents: StructureLatents = structure_latents(models, maps, ReconstructionConfig(fusion=fusion), noise)
-    grid = grid_from_tokens(latents.shape[:1], models.config.structure.vae.token_patch)
-    logits: Tensor = models.structure_decoder(grid)[0, 0].float()
-    return logits > models.config.sampling.occupancy_threshold
+    return occupancy_logits(models, latents) > models.config.sampling.occupancy_threshold
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mvsam3d.geometry.cameras import centre, triangulated
 from mvsam3d.geometry.transforms import inverse, transformed
+from mvsam3d.geometry.visibility import cells_from_object, visible_voxels
 from mvsam3d.nn.sparse import SparseGrid
 from mvsam3d.types import Camera, Photo, Voxels
 
@@ -45,23 +46,17 @@ def centres_in_object(
             how far the object is from the reference camera: in the world, that is where the rays through the masks' centres meet.
     Raises: InvalidOption: the rays are parallel.
     """
-    reference_from_world = cameras[reference].camera_from_world
-    centres = (
-        np.stack([centre(camera) for camera in cameras]) @ reference_from_world[:3, :3].T + reference_from_world[:3, 3]
-    )
+    reference_from_world = torch.from_numpy(cameras[reference].camera_from_world)
+    centres = transformed(reference_from_world, torch.from_numpy(np.stack([centre(camera) for camera in cameras])))
     if not same_units:
         pixels = np.stack([np.argwhere(photo.mask).mean(0)[::-1] + 0.5 for photo in photos])
         zoom = [
             np.array([c.width / p.mask.shape[1], c.height / p.mask.shape[0]])
             for c, p in zip(cameras, photos, strict=True)
         ]
-        met = (
-            triangulated(cameras, pixels * np.stack(zoom)) @ reference_from_world[:3, :3].T
-            + reference_from_world[:3, 3]
-        )
-        centres *= float(camera_from_object[:3, 3].norm()) / np.linalg.norm(met)
-    to_object = inverse(camera_from_object.double())
-    return transformed(to_object, torch.from_numpy(centres)).numpy()
+        met = transformed(reference_from_world, torch.from_numpy(triangulated(cameras, pixels * np.stack(zoom))))
+        centres = centres * (camera_from_object[:3, 3].norm() / met.norm())
+    return transformed(inverse(camera_from_object.double()), centres).numpy()
 
 
 def visibility(
@@ -74,8 +69,6 @@ def visibility(
         centres_object: camera centres, in the object frame.
         tolerance: see `visible_voxels`, in 64ths of the cube.
     """
-    from mvsam3d.geometry.visibility import cells_from_object, visible_voxels  # numba takes a while to import
-
     tokens, _ = tokens_of(voxels)
     side = voxels.resolution // 2
     cells = cells_from_object(centres_object, side)

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 from PIL import Image
 
-from mvsam3d.rendering.meshes import interpolate, rasterise, sample_texture
+from mvsam3d.rendering.meshes import rasterise, surface_colours
 from mvsam3d.types import Camera, Mesh, Photo
 
-FARTHEST = 3  # times that size and place are adjusted to the mask's box
+FITTINGS = 3  # times that size and place are adjusted to the mask's box
+LONGEST_WAY = 4  # turns of one size from a pose to a better one
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,6 @@ class _Looker:
         rows, columns = np.nonzero(self.mask)
         self.low, self.high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1.0
         self.predicted = camera.camera_from_world
-        self.colours = _vertex_colours(mesh)
         self.centre = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
 
     def placed(self, rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
@@ -105,7 +105,7 @@ class _Looker:
     def _fitted(self, posed: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
         """Size and place moved until the box of the drawn mesh is the mask's, the distance of its centre kept."""
         out = posed.copy()
-        for _ in range(FARTHEST):
+        for _ in range(FITTINGS):
             points = self.mesh.vertices @ out[:3, :3].T + out[:3, 3]
             depth = np.maximum(points[:, 2:], 1e-6)
             pixels = (points @ self.intrinsics.T)[:, :2] / depth
@@ -127,16 +127,15 @@ class _Looker:
         both, either = seen & self.mask, seen | self.mask
         if not both.any():
             return -1.0
-        drawn = interpolate(faces[both], shares[both], self.mesh.faces, self.colours)
-        difference = float(np.abs(drawn - self.rgb[both]).mean())
+        difference = float(np.abs(surface_colours(self.mesh, faces[both], shares[both]) - self.rgb[both]).mean())
         return float(both.sum() / either.sum()) - self.config.colour * difference
 
     def closer(
         self, fit: float, posed: Float[np.ndarray, "4 4"], step: float
     ) -> tuple[float, Float[np.ndarray, "4 4"]]:
         """The best of small turns about the three axes of the camera, again until none is better."""
-        for _ in range(4):
-            turned = [(self._turned(posed, axis, sign * step)) for axis in range(3) for sign in (-1, 1)]
+        for _ in range(LONGEST_WAY):
+            turned = [self._turned(posed, axis, sign * step) for axis in range(3) for sign in (-1, 1)]
             fits = [self.fit(other) for other in turned]
             best = int(np.argmax(fits))
             if fits[best] <= fit:
@@ -150,14 +149,6 @@ class _Looker:
         out[:3, :3] = _about(axis, angle) @ posed[:3, :3]
         out[:3, 3] = middle - out[:3, :3] @ self.centre
         return self._fitted(out)
-
-
-def _vertex_colours(mesh: Mesh) -> Float32[np.ndarray, "vertex 3"]:
-    if mesh.texture is not None and mesh.uv is not None:
-        return sample_texture(mesh.texture, mesh.uv.astype(np.float32))
-    if mesh.vertex_colours is not None:
-        return mesh.vertex_colours.astype(np.float32)
-    return np.full((len(mesh.vertices), 3), 0.5, np.float32)
 
 
 def _all_around(config: PoseSearch) -> Iterator[Float[np.ndarray, "3 3"]]:

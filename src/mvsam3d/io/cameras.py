@@ -94,6 +94,8 @@ def read_cameras(path: Path) -> dict[str, Camera]:
 def _collected(path: Path, cameras: Iterator[tuple[str, Camera]]) -> dict[str, Camera]:
     found: dict[str, Camera] = {}
     for file, camera in cameras:
+        if len(found) == MOST_CAMERAS:
+            raise BadFile(f"{path} holds more than {MOST_CAMERAS} cameras, more than any set of photos has")
         stem = PurePosixPath(file.replace("\\", "/")).stem
         if stem in found:
             raise BadFile(f"{path} names two photos {stem}: their stems must differ")
@@ -170,7 +172,7 @@ def _npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
                     f"{path} has no {', '.join(missing)}, but {', '.join(content)}: it is not of Depth Anything 3"
                 )
             return {key: content[key] for key in keys}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error) as problem:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as problem:
         raise BadFile(f"{path} is broken or not a plain npz ({problem})") from problem
 
 
@@ -190,7 +192,7 @@ def _json(path: Path) -> dict[str, Camera]:
 
 
 def _our_views(path: Path, views: list[Any]) -> Iterator[tuple[str, Camera]]:
-    for i, view in enumerate(views[:MOST_CAMERAS]):
+    for i, view in enumerate(views):
         where = f"{path}, view {i}"
         name, k, w2c, width, height = (_entry(where, view, key) for key in ("image", "K", "w2c", "width", "height"))
         sizes = (_number(where, width), _number(where, height))
@@ -199,7 +201,7 @@ def _our_views(path: Path, views: list[Any]) -> Iterator[tuple[str, Camera]]:
 
 def _nerf_frames(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, Camera]]:
     """Values of a frame come before those of the file. Without a size the principal point is the centre."""
-    for i, frame in enumerate(content["frames"][:MOST_CAMERAS]):
+    for i, frame in enumerate(content["frames"]):
         where = f"{path}, frame {i}"
         world_from_camera = _matrix(where, _entry(where, frame, "transform_matrix"))
         if world_from_camera.shape != (4, 4):

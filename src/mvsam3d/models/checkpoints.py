@@ -77,12 +77,12 @@ def save_checkpoint(
         encoders: weights of the autoencoders' other halves, in a file of their own that only training on reads.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = {WEIGHTS: models.state_dict(), **({ENCODERS: encoders} if encoders else {})}
-    for file, weights in files.items():
+    contents = {WEIGHTS: models.state_dict(), **({ENCODERS: encoders} if encoders else {})}
+    for file, weights in contents.items():
         save_file(_halved(weights), folder / f"{file}.tmp")
     text = json.dumps({"model": _CONFIG.dump_python(config, mode="json"), "card": card}, indent=1)
     (folder / f"{CONFIG}.tmp").write_text(text + "\n")
-    for name in (*files, CONFIG):
+    for name in (*contents, CONFIG):
         (folder / f"{name}.tmp").replace(folder / name)
 
 

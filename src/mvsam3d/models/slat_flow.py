@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.models.slat_trunk import torso_dtype
-from mvsam3d.nn.layers import FeedForward, LayerNorm32, TimestepEmbedder, init_linears, position_embedding
+from mvsam3d.nn.layers import FeedForward, LayerNorm32, TimestepEmbedder, init_linears, open_gates, position_embedding
 from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import (
     KeyValues,
@@ -148,12 +148,7 @@ class SlatFlow(nn.Module):
         """Let every block act from the start, as `StructureFlow.open_gates`."""
         for module in self.modules():
             if isinstance(module, ModulatedSparseCrossBlock):
-                linear = module.adaLN_modulation[1]
-                assert isinstance(linear, nn.Linear)
-                gates = torch.zeros(6, self.config.width)
-                gates[[2, 5]] = 1.0
-                with torch.no_grad():
-                    linear.bias.copy_(gates.flatten())
+                open_gates(module.adaLN_modulation)
 
     def forward(
         self,

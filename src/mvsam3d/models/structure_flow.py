@@ -14,6 +14,7 @@ from mvsam3d.nn.layers import (
     MultiHeadRMSNorm,
     TimestepEmbedder,
     init_linears,
+    open_gates,
     position_embedding,
 )
 from mvsam3d.nn.probe import AttentionProbe
@@ -196,12 +197,7 @@ class StructureFlow(nn.Module):
         """Let every block act from the start: closed gates make long runs stable and short ones slow."""
         for block in self.blocks:
             assert isinstance(block, Block)
-            linear = block.adaLN_modulation[1]
-            assert isinstance(linear, nn.Linear)
-            gates = torch.zeros(6, self.config.width)
-            gates[[2, 5]] = 1.0
-            with torch.no_grad():
-                linear.bias.copy_(gates.flatten())
+            open_gates(block.adaLN_modulation)
 
     def _latent(self, name: str) -> Latent:
         latent = self.latent_mapping[name]

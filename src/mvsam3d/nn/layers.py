@@ -81,6 +81,16 @@ class FeedForward(nn.Module):
         return out
 
 
+def open_gates(modulation: nn.Sequential) -> None:
+    """Let a block's self-attention and network act from the start: modulation is shift, scale, gate of each, gates third and sixth."""
+    linear = modulation[1]
+    assert isinstance(linear, nn.Linear)
+    gates = torch.zeros(6, linear.out_features // 6)
+    gates[[2, 5]] = 1.0
+    with torch.no_grad():
+        linear.bias.copy_(gates.flatten())
+
+
 def init_linears(module: nn.Module) -> None:
     """Initialisation for training from scratch (public systems): Xavier-uniform linears, zero biases."""
     for m in module.modules():

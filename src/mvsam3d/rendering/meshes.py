@@ -249,7 +249,7 @@ def render_mesh(
     dense = np.diag([samples, samples, 1.0]) @ intrinsics
     face_ids, shares, depth = rasterise(camera, mesh.faces, dense, samples * width, samples * height)
     covered = face_ids >= 0
-    colours = _surface_colours(mesh, face_ids[covered], shares[covered])
+    colours = surface_colours(mesh, face_ids[covered], shares[covered])
     if shade and covered.any():
         turned = np.einsum("pc,pcd->pd", shares[covered], corner_normals(camera, mesh.faces)[face_ids[covered]])
         point = np.einsum("pc,pcd->pd", shares[covered], camera[mesh.faces[face_ids[covered]]])
@@ -263,9 +263,10 @@ def render_mesh(
     return rgb, covered.reshape(blocks).mean(axis=(1, 3), dtype=np.float32), depth.reshape(blocks).min(axis=(1, 3))
 
 
-def _surface_colours(
+def surface_colours(
     mesh: Mesh, face_ids: Int32[np.ndarray, " point"], shares: Float32[np.ndarray, "point 3"]
 ) -> Float32[np.ndarray, "point 3"]:
+    """A mesh's own colours at points of its faces: of the texture, else of the vertices, else grey."""
     if mesh.texture is not None and mesh.uv is not None:
         return sample_texture(mesh.texture, interpolate(face_ids, shares, mesh.faces, mesh.uv))
     if mesh.vertex_colours is not None:
