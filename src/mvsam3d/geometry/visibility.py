@@ -46,7 +46,7 @@ def visible_voxels(
 def cells_on_ray(
     start_cells: Float[np.ndarray, " 3"], end_cells: Float[np.ndarray, " 3"], resolution: int
 ) -> Int[np.ndarray, "cell 3"]:
-    """Cells from `start` to `end`, a point of the grid, in order, both ends included."""
+    """Cells from `start` to `end`, the centre of a cell, in order, both ends included."""
     cells = np.empty((3 * resolution, 3), np.int64)
     count = _march(np.asarray(start_cells, np.float64), np.asarray(end_cells, np.float64), resolution, cells)
     return cells[:count]
