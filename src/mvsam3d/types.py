@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
@@ -145,6 +146,18 @@ class Mesh:
     vertex_colours: Float[np.ndarray, "vertex 3"] | None = None  # [0, 1]
     uv: Float[np.ndarray, "vertex 2"] | None = None  # v upward: image row = (1 - v) * height
     texture: UInt8[np.ndarray, "h w 3"] | None = None
+
+
+@dataclass(frozen=True)
+class FusionRecord:
+    """How much each view counted at each latent of a stage, and by what evidence. None: not gathered."""
+
+    stage: Literal["structure", "slat"]
+    coords: Int32[Tensor, "latent 3"]  # cells of the latents, of a grid of `resolution`
+    resolution: int
+    weights: Float[Tensor, "view latent"]  # sum to 1 over the views
+    entropy: Float[Tensor, "view latent"] | None  # 0 = looks at one patch of the view, 1 = at all alike
+    visibility: Float[Tensor, "view latent"] | None  # 1 = seen by the view's camera, 0 = hidden
 
 
 @dataclass(frozen=True)
