@@ -18,6 +18,7 @@ from mvsam3d.types import Camera
 from tests.parity import FOLDER, fixture, require
 
 NAMES = ("0", "photo 1", "2")
+HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # Depth Anything 3 counts from the first pixel's centre
 
 
 def cameras() -> list[Camera]:
@@ -35,7 +36,7 @@ def write_depth_anything(folder: Path) -> Path:
     np.savez(
         folder / "da3_output.npz",
         extrinsics=np.stack([c.camera_from_world[:3] for c in cameras()]).astype(np.float32),
-        intrinsics=np.stack([c.intrinsics for c in cameras()]).astype(np.float32),
+        intrinsics=np.stack([c.intrinsics - HALF_PIXEL for c in cameras()]).astype(np.float32),
         depth=np.ones((3, 120, 160), np.float32),
         image_files=np.array([f"scene/images/{name}.png" for name in NAMES]),
     )
@@ -134,7 +135,7 @@ def test_recorded_depth_anything() -> None:
     assert list(found) == ["0", "1", "2"]
     for i, camera in enumerate(found.values()):
         np.testing.assert_allclose(camera.camera_from_world[:3], f.inputs["extrinsics"][i].numpy())
-        np.testing.assert_allclose(camera.intrinsics, f.inputs["intrinsics"][i].numpy())
+        np.testing.assert_allclose(camera.intrinsics, f.inputs["intrinsics"][i].numpy() + HALF_PIXEL)
 
 
 def test_photos_without_a_camera_are_named(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import struct
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -24,15 +23,17 @@ from jaxtyping import Float
 
 from mvsam3d.errors import BadFile
 from mvsam3d.geometry.rotations import matrix_from_quaternion
+from mvsam3d.io.npz import check_keys, npz_arrays, npz_headers
 from mvsam3d.types import Camera
 
 log = logging.getLogger(__name__)
 
 LARGEST_TEXT = 256 << 20  # bytes of a JSON or text file
-LARGEST_ARRAY = 1 << 30  # bytes of one array of an npz
 MOST_CAMERAS = 100_000
 LONGEST_NAME = 4096
 NOT_A_ROTATION = 1e-2  # largest deviation of R Rᵀ from the identity
+DEPTH_KEYS = ("extrinsics", "intrinsics", "depth", "image_files")  # of an npz that tells its cameras
+HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 # COLMAP's camera models: number, name, parameters; the first are focal lengths (one or two) and the principal point.
@@ -83,7 +84,7 @@ def read_cameras(path: Path) -> dict[str, Camera]:
     if not path.is_file():
         raise BadFile(f"{path} is not there: give an npz, a JSON, or the folder of a COLMAP model")
     if path.suffix.lower() == ".npz":
-        return _depth_anything(path)
+        return depth_anything_cameras(path)
     if path.suffix.lower() == ".json":
         return _json(path)
     raise BadFile(
@@ -142,38 +143,32 @@ def _matrix(where: str, values: object) -> Float[np.ndarray, "rows columns"]:
 # Depth Anything 3
 
 
-def _depth_anything(path: Path) -> dict[str, Camera]:
-    arrays = _npz(path, ("extrinsics", "intrinsics", "depth", "image_files"))
-    depth, files = arrays["depth"], arrays["image_files"]
-    if depth.ndim != 3 or files.ndim != 1 or files.dtype.kind != "U" or len(files) != len(depth):
-        raise BadFile(f"{path}: depth {depth.shape} and image_files {files.shape} are not N maps and N names")
-    if not len(arrays["extrinsics"]) == len(arrays["intrinsics"]) == len(files):
-        raise BadFile(
-            f"{path}: {len(arrays['extrinsics'])} extrinsics, {len(arrays['intrinsics'])} intrinsics and {len(files)} photos"
-        )
-    _, height, width = depth.shape
-    rows = zip(files, arrays["intrinsics"], arrays["extrinsics"], strict=True)
+def depth_anything_cameras(path: Path) -> dict[str, Camera]:
+    """The cameras of `da3_output.npz`, in the order of its maps, by the stem of their photo.
+
+    Width and height are those of the depth maps. The file counts pixels from the centre of the first one, so half a pixel is added to
+    its principal points: a map's point then projects to the centre of its pixel.
+
+    Raises: BadFile.
+    """
+    headers = npz_headers(path)
+    check_keys(path, headers, DEPTH_KEYS)
+    shape, files = headers["depth"].shape, headers["image_files"]
+    if len(shape) != 3 or len(files.shape) != 1 or files.dtype.kind != "U" or files.shape[0] != shape[0]:
+        raise BadFile(f"{path}: depth {shape} and image_files {files.shape} are not N maps and N names")
+    if shape[0] > MOST_CAMERAS:
+        raise BadFile(f"{path} holds more than {MOST_CAMERAS} cameras, more than any set of photos has")
+    for key, allowed in (("extrinsics", ((3, 4), (4, 4))), ("intrinsics", ((3, 3),))):
+        found = headers[key]
+        if found.shape[:1] != shape[:1] or found.shape[1:] not in allowed or found.dtype.kind != "f":
+            raise BadFile(
+                f"{path}: {key} of shape {found.shape} and type {found.dtype} instead of a {' or '.join(map(str, allowed))} "
+                f"matrix of floats for each of {shape[0]} photos"
+            )
+    arrays = npz_arrays(path, ("extrinsics", "intrinsics", "image_files"))
+    _, height, width = shape
+    rows = zip(arrays["image_files"], arrays["intrinsics"] + HALF_PIXEL, arrays["extrinsics"], strict=True)
     return _collected(path, ((str(f), _camera(f"{path}, {f}", k, w2c, width, height)) for f, k, w2c in rows))
-
-
-def _npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some arrays of an npz, none of them pickled or larger than allowed."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.file_size > LARGEST_ARRAY:
-                    raise BadFile(
-                        f"{path}: {entry.filename} has {entry.file_size} bytes, more than any set of photos needs"
-                    )
-        with np.load(path, allow_pickle=False) as content:
-            missing = [key for key in keys if key not in content]
-            if missing:
-                raise BadFile(
-                    f"{path} has no {', '.join(missing)}, but {', '.join(content)}: it is not of Depth Anything 3"
-                )
-            return {key: content[key] for key in keys}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as problem:
-        raise BadFile(f"{path} is broken or not a plain npz ({problem})") from problem
 
 
 # JSON
