@@ -35,9 +35,10 @@ def unproject(
 
 
 def centre(camera: Camera) -> Float[np.ndarray, " 3"]:
-    """Where a camera stands, in the world."""
-    rotation, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
-    position: Float[np.ndarray, " 3"] = -rotation.T @ translation
+    """Where a camera stands, in the world; `camera_from_world` may scale."""
+    scaled, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
+    squared = np.square(scaled).sum() / 3  # |s R|² = 3 s²
+    position: Float[np.ndarray, " 3"] = -scaled.T @ translation / squared
     return position
 
 

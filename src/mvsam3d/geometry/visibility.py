@@ -1,6 +1,7 @@
 """Which voxels of an object a camera sees: a ray from the camera to each, through every cell on its way.
 
 Lengths are in cells: cell i of an axis covers [i, i + 1), the grid [0, resolution]. `cells_from_object` leads there from the object frame.
+Then, in pixels: which projected points lie in an image, on a mask, or not behind a measured depth.
 Source: Amanatides and Woo 1987, with the tolerance of MV-SAM3D.
 """
 
@@ -56,6 +57,71 @@ def cells_from_object(points_object: Float[np.ndarray, "*rows 3"], resolution: i
     """Object frame -> cells, not rounded."""
     points: Float[np.ndarray, "*rows 3"] = (points_object + 0.5) * resolution
     return points
+
+
+def in_image(
+    pixels: Float[np.ndarray, "point 2"],
+    depth: Float[np.ndarray, " point"],
+    width: int,
+    height: int,
+    margin: Float[np.ndarray, " point"],
+) -> Bool[np.ndarray, " point"]:
+    """Whether points before the camera project into its image, or outside by no more than their margin, in pixels."""
+    with np.errstate(invalid="ignore"):
+        beyond = np.maximum(-pixels, pixels - [width, height])
+        inside: Bool[np.ndarray, " point"] = (depth > 0) & (beyond <= margin[:, None]).all(1)
+    return inside
+
+
+def on_mask(
+    mask: Bool[np.ndarray, "h w"],
+    pixels: Float[np.ndarray, "point 2"],
+    depth: Float[np.ndarray, " point"],
+    margin: Float[np.ndarray, " point"],
+) -> Bool[np.ndarray, " point"]:
+    """Whether points before the camera project onto a mask, or no farther than their margin from it, in pixels.
+
+    Distances are those from the centre of the pixel that holds the point (of the image's nearest one, plus the way there) to the
+    centre of the nearest pixel of the mask.
+    """
+    import cv2
+
+    height, width = mask.shape
+    far = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    column, row, inside, beyond = _pixel_of(pixels, depth, width, height)
+    distance = np.where(mask[row, column], 0.0, far[row, column]) + beyond
+    near: Bool[np.ndarray, " point"] = inside & (distance <= margin)
+    return near
+
+
+def not_behind(
+    depth_map: Float[np.ndarray, "h w"],
+    pixels: Float[np.ndarray, "point 2"],
+    depth: Float[np.ndarray, " point"],
+    tolerance: float,
+) -> Bool[np.ndarray, " point"]:
+    """Whether points are no deeper than what was measured at their pixel, plus a tolerance.
+
+    Nothing is said (True) where there is no measurement: outside the map, behind the camera, or where the map is NaN.
+    """
+    height, width = depth_map.shape
+    column, row, inside, beyond = _pixel_of(pixels, depth, width, height)
+    measured = depth_map[row, column]
+    free: Bool[np.ndarray, " point"] = ~(
+        inside & (beyond == 0) & (depth > measured + tolerance)
+    )  # NaN compares as False
+    return free
+
+
+def _pixel_of(
+    pixels: Float[np.ndarray, "point 2"], depth: Float[np.ndarray, " point"], width: int, height: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Column and row of the image's nearest pixel, whether the point is before the camera, and how far outside it lies."""
+    before = depth > 0
+    safe = np.where(before[:, None], pixels, 0.0)
+    nearest = np.clip(safe, 0, [width, height])
+    column, row = np.minimum(nearest.astype(np.int64), [width - 1, height - 1]).T
+    return column, row, before, np.linalg.norm(safe - nearest, axis=1)
 
 
 @compiled
