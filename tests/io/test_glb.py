@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvsam3d.errors import BadFile
-from mvsam3d.io import glb
+from mvsam3d.io import glb, gltf
 from mvsam3d.io.glb import glb_bytes, linear_from_srgb, read_glb, srgb_from_linear, vertex_normals, write_glb
 from mvsam3d.types import Mesh
 from tests.parity import fixture, names
@@ -67,6 +67,17 @@ def test_axes_and_material(tmp_path):  # read by another reader
     normal = np.cross(mesh.vertices[1] - mesh.vertices[0], mesh.vertices[2] - mesh.vertices[0])
     nx, ny, nz = normal / np.linalg.norm(normal)
     np.testing.assert_allclose(loaded.vertex_normals, [[nx, nz, -ny]] * 3, atol=1e-6)
+
+
+def test_extras_name_the_frame_and_the_way_back(tmp_path):
+    mesh = textured()
+    write_glb(tmp_path / "a.glb", mesh, matrices={"camera_from_object": np.diag([2.0, 2, 2, 1])})
+    scene = trimesh.load(tmp_path / "a.glb", process=False)
+    assert scene.metadata["frame"] == "glb"
+    matrix = np.array(scene.metadata["object_from_glb"])
+    (stored,) = scene.geometry.values()
+    np.testing.assert_array_equal(stored.vertices @ matrix[:3, :3].T, mesh.vertices)
+    np.testing.assert_array_equal(scene.metadata["camera_from_object"], np.diag([2.0, 2, 2, 1]))
 
 
 def test_vertex_colours_are_linear(tmp_path):
@@ -243,10 +254,10 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path_factory, position, rep
 
 def test_size_limits(tmp_path, monkeypatch):
     write_glb(tmp_path / "a.glb", textured())
-    monkeypatch.setattr(glb, "COUNT_LIMIT", 2)
+    monkeypatch.setattr(gltf, "COUNT_LIMIT", 2)
     with pytest.raises(BadFile, match="more than 2"):
         read_glb(tmp_path / "a.glb")
-    monkeypatch.setattr(glb, "FILE_LIMIT", 100)
+    monkeypatch.setattr(gltf, "FILE_LIMIT", 100)
     with pytest.raises(BadFile, match="at most 100"):
         read_glb(tmp_path / "a.glb")
     with pytest.raises(BadFile, match="No such file"):

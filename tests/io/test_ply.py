@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mvsam3d.errors import BadFile
+from mvsam3d.geometry.frames import glb_from_object
 from mvsam3d.io import ply
 from mvsam3d.io.ply import PROPERTIES, ply_rows, read_ply, write_ply
 from mvsam3d.types import GaussianCloud
@@ -35,7 +36,8 @@ def random_cloud(count=50):
 
 def test_bytes_of_one_gaussian(tmp_path):  # logit(0.5) = 0, log(1) = 0, rotation as it is
     write_ply(tmp_path / "one.ply", ONE)
-    lines = ["ply", "format binary_little_endian 1.0", "element vertex 1"]
+    frame = ["comment frame: object", "comment glb_from_object: 1 0 0 0 0 0 1 0 0 -1 0 0 0 0 0 1"]
+    lines = ["ply", "format binary_little_endian 1.0", *frame, "element vertex 1"]
     names = "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
     lines += [f"property float {name}" for name in names.split(" ")]
     values = [0.25, -0.5, 0.125, 0, 0, 0, 1, 0, -1, 0, 0, 0, 0, 2, 0, -1, 0.5]
@@ -68,6 +70,15 @@ def test_public_values(name):
     cloud = GaussianCloud(outputs["xyz"], outputs["scaling"], rotations, outputs["opacity"][:, 0], sh_dc)
     assert list(PROPERTIES) == case.meta["ply_properties"]
     case.check("ply", torch.from_numpy(ply_rows(cloud)))
+
+
+def test_the_frame_in_the_header_is_that_of_the_glb(tmp_path):
+    write_ply(tmp_path / "one.ply", ONE)
+    header = (tmp_path / "one.ply").read_bytes().split(b"end_header")[0].decode()
+    numbers = header.split("comment glb_from_object: ")[1].split("\n")[0].split(" ")
+    matrix = np.array(numbers, np.float64).reshape(4, 4)
+    points = ONE.means.numpy().astype(np.float64)
+    np.testing.assert_array_equal(points @ matrix[:3, :3].T, glb_from_object(points))
 
 
 def test_public_format(tmp_path):

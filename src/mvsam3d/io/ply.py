@@ -1,8 +1,9 @@
 """GaussianCloud <-> PLY as 3D Gaussian splatting viewers read it.
 
 Binary little endian, one element `vertex` of 17 float32 properties, in the object frame (+Z up, not turned as the GLB
-is): normals 0, opacity as logit, scales as natural logarithm, rotation w first and not normalised, colour as the
-spherical harmonic of degree 0. Other writers' files may hold more, as `f_rest_*` (higher harmonics): it is ignored.
+is; comments in the header say so): normals 0, opacity as logit, scales as natural logarithm, rotation w first and not
+normalised, colour as the spherical harmonic of degree 0. Other writers' files may hold more, as `f_rest_*` (higher
+harmonics): it is ignored.
 """
 
 import logging
@@ -30,6 +31,9 @@ TYPES = {
 }
 HEADER_LIMIT = 1 << 16  # bytes; a file with 45 f_rest properties has 1.5 kB
 PROPERTY_LIMIT = 512
+FRAME_COMMENTS = (  # by rows, on column vectors: see docs/frames.md
+    "comment frame: object\ncomment glb_from_object: 1 0 0 0 0 0 1 0 0 -1 0 0 0 0 0 1\n"
+)
 OPAQUE = 1 - 2.0**-24  # largest float32 under 1: keeps the logit finite
 
 logger = logging.getLogger(__name__)
@@ -58,7 +62,8 @@ def write_ply(path: Path, cloud: GaussianCloud) -> None:
             "the network that made them is at fault, try another checkpoint or precision"
         )
     properties = "".join(f"property float {name}\n" for name in PROPERTIES)
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{properties}end_header\n"
+    head = f"ply\nformat binary_little_endian 1.0\n{FRAME_COMMENTS}element vertex {len(rows)}\n"
+    header = f"{head}{properties}end_header\n"
     write_whole(path, header.encode("ascii") + rows.astype("<f4").tobytes())
 
 
