@@ -17,7 +17,7 @@ from mvsam3d.io.runs import run_folder
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.pipeline import ReconstructionConfig, check_weighting, reconstruct
+from mvsam3d.pipeline import ReconstructionConfig, check_config, reconstruct
 from mvsam3d.results import RunFacts, write_results
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
     tell = progress or (lambda stage, done, of: None)
     tell("loading", 0, 1)
     model_folder = checkpoint_folder(job.model)
-    read_config(model_folder)
+    size, _ = read_config(model_folder)
     with run_folder(job.out, overwrite=job.overwrite) as folder, folder.log():
         photos, skipped = load_photos(
             job.scene, object_name=job.object_name, views=job.views, skip_bad_views=job.skip_bad_views
@@ -104,7 +104,7 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
             drop_outliers=job.drop_outliers,
             search_poses=job.search_poses,
         )
-        check_weighting(config, len(photos), cameras)
+        check_config(config, size, len(photos), cameras)
         use_fast_exact_matmul()
         models, _, card = load_checkpoint(model_folder)
         noise = torch.Generator().manual_seed(job.seed)

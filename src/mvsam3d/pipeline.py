@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int32
 from torch import Tensor
 
 from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.generation import slat_stage, structure_stage
 from mvsam3d.generation.agreement import LEAST_VIEWS, agreeing
-from mvsam3d.generation.evidence import centres_in_object, visibility
+from mvsam3d.generation.budget import MemoryBudget
+from mvsam3d.generation.evidence import centres_in_object, tokens_of, visibility
 from mvsam3d.generation.guidance import Guidance, without_condition
-from mvsam3d.generation.latents import combine, structure_noise
+from mvsam3d.generation.latents import structure_noise
 from mvsam3d.generation.pose import camera_from_object, decode_poses, placed_camera, pose_from_similarity
 from mvsam3d.generation.pose_search import PoseSearch, searched_pose
+from mvsam3d.generation.running_weights import Recording, Watch, check_recording, patches
 from mvsam3d.generation.slat_stage import SlatSampling, SlatStatistics, sample_slat
 from mvsam3d.generation.structure_stage import StructureSampling, sample_structure
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
-from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, needs_visibility
+from mvsam3d.generation.weighting import Evidence, PlainMean, Weighting, check_floor, needs_visibility
+from mvsam3d.geometry.transforms import inverse
+from mvsam3d.geometry.voxels import all_cells
 from mvsam3d.meshing.cleanup import CleanupConfig, cleaned, simplified
 from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
 from mvsam3d.meshing.texture import TextureConfig, textured
@@ -34,7 +41,9 @@ from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.types import (
     Camera,
+    Conditions,
     CubeField,
+    FusionRecord,
     GaussianCloud,
     Mesh,
     Photo,
@@ -51,7 +60,9 @@ from mvsam3d.views.prepare import ViewConfig, prepare_views
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
+Reference = Literal["first", "largest-mask", "most-visible"] | int
 STAGES = ("views", "structure", "appearance", "mesh", "texture", "poses")
+STRUCTURE_BLOCK, SLAT_BLOCK = 9, 6  # where the public system measures attention
 SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
 
@@ -66,9 +77,25 @@ class ReconstructionConfig:
     structure_steps: int | None = None
     structure_guidance: float | None = None
     structure_weighting: Weighting = field(default_factory=PlainMean)
+    structure_block: int | None = None
+    """Transformer block of stage 1 whose attention is measured, from 0; 9, or the last if there are fewer."""
+    structure_record_step: int = 0
+    """Step of stage 1 in which it is measured."""
     slat_steps: int | None = None
     slat_guidance: float | None = None
     slat_weighting: Weighting = field(default_factory=PlainMean)
+    slat_block: int | None = None
+    """Transformer block of stage 2 whose attention is measured, from 0; 6, or the last if there are fewer."""
+    slat_record_step: int = 0
+    """Step of stage 2 in which it is measured."""
+    object_entropy: bool = False
+    """Leave patches without object out of the entropy of attention; the public system counts the background too."""
+    noise_compat: bool = False
+    """Draw noise as the public system does (`generation.slat_stage`)."""
+    reference: Reference = "first"
+    """The view whose pose is the object's: in `params.npz`, and for cameras that are given."""
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    """For evaluating several views at once."""
     drop_outliers: bool | None = None
     """Go on without a view that shows something else than the others (`generation.agreement`)."""
     search_poses: bool | None = None
@@ -80,6 +107,16 @@ class ReconstructionConfig:
     texture: TextureConfig = field(default_factory=TextureConfig)
 
 
+@dataclass(frozen=True)
+class Observers:
+    """Who wants to see what while a reconstruction is made."""
+
+    structure: Watch = field(default_factory=Watch)
+    slat: Watch = field(default_factory=Watch)
+    slat_conditions: Callable[[Conditions], None] | None = None
+    """Told the condition tokens of stage 2."""
+
+
 def reconstruct(
     photos: Sequence[Photo],
     models: Models,
@@ -88,6 +125,7 @@ def reconstruct(
     *,
     pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None = None,
     cameras: Sequence[Camera] | None = None,
+    observers: Observers | None = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """Turn photos of one object into a textured mesh and a Gaussian cloud in one object frame.
@@ -99,12 +137,14 @@ def reconstruct(
         noise: CPU generator: equal seeds give equal results.
         pointmaps_p3d: one for each photo, or none (the public model needs them).
         cameras: one for each photo, or none; weighting by visibility needs them. In units of the point maps, if there are any.
+        observers: shown attention, weights and noise.
         progress: told of every stage and step.
     Raises: BadPhoto, InvalidOption, NothingFound: the model sees no object in the photos.
     """
-    check_weighting(config, len(photos), cameras)
-    size, clock = models.config, _Clock(progress)
+    check_config(config, models.config, len(photos), cameras)
+    size, clock, observers = models.config, _Clock(progress), observers or Observers()
     device = next(models.parameters()).device
+    records: list[FusionRecord] = []
     with torch.no_grad():
         with clock.stage("views"):
             views = prepare_views(photos, view_config(size), pointmaps_p3d)
@@ -114,16 +154,30 @@ def reconstruct(
             maps = {name: value[list(kept)] for name, value in maps.items()}
             cameras = None if cameras is None else [cameras[i] for i in kept]
         with clock.stage("structure"):
-            latents = structure_latents(models, maps, config, noise, clock.step)
+            grid = size.structure.flow.grid
+            watch = recorded(observers.structure, "structure", all_cells(grid), grid, records)
+            latents = structure_latents(models, maps, config, noise, clock.step, watch=watch)
             voxels = occupied(models, latents)
         with clock.stage("appearance"):
             poses = _poses(latents, views)
+            reference = reference_view(config.reference, photos, poses, voxels, kept, config.occlusion_tolerance)
             seen = None
-            if cameras is not None and needs_visibility(config.slat_weighting):
-                pose = camera_from_object(poses[0])
-                centres = centres_in_object(cameras, photos, pose, same_units=pointmaps_p3d is not None)
-                seen = visibility(voxels, centres, config.occlusion_tolerance)
-            slat = structured_latents(models, maps, voxels, config, noise, clock.step, visibility=seen)
+            if cameras is not None:
+                seen = seen_by_cameras(
+                    voxels, cameras, photos, poses, reference, config, metric=pointmaps_p3d is not None
+                )
+            watch = recorded(observers.slat, "slat", tokens_of(voxels)[0], voxels.resolution // 2, records)
+            slat = structured_latents(
+                models,
+                maps,
+                voxels,
+                config,
+                noise,
+                clock.step,
+                visibility=seen,
+                watch=watch,
+                shown=observers.slat_conditions,
+            )
             gaussians, cubes = decoded(models, slat)
         with clock.stage("mesh"):
             surface = extract_surface(cubes, enclosed=enclosed_by(voxels)).to_mesh()
@@ -135,23 +189,103 @@ def reconstruct(
         with clock.stage("poses"):
             if size.sampling.search_poses if config.search_poses is None else config.search_poses:
                 poses = searched_poses(plain, photos, views, poses, config.pose_search, clock.step)
-    return Reconstruction(mesh, _cloud_on_cpu(gaussians), voxels, poses, views, kept, clock.seconds)
+    return Reconstruction(
+        mesh,
+        _cloud_on_cpu(gaussians),
+        voxels,
+        poses,
+        views,
+        kept,
+        reference,
+        tuple(records),
+        seen,
+        seconds=clock.seconds,
+    )
 
 
-def check_weighting(config: ReconstructionConfig, views: int, cameras: Sequence[Camera] | None) -> None:
-    """Raises: InvalidOption: a weighting's floor is too high for the views, or it needs cameras that are not given."""
-    if views == 1:
-        return
-    for how in (config.structure_weighting, config.slat_weighting):
-        check_floor(how, views)
+def recorded(
+    watch: Watch,
+    stage: Literal["structure", "slat"],
+    coords: Int32[Tensor, "latent 3"],
+    resolution: int,
+    records: list[FusionRecord],
+) -> Watch:
+    """The same observers, and `records`, to which the stage's weights are added."""
+
+    def weights(evidence: Evidence, per_latent: Float[Tensor, "view latent"]) -> None:
+        known = [None if value is None else value.float().cpu() for value in (evidence.entropy, evidence.visibility)]
+        records.append(FusionRecord(stage, coords.cpu(), resolution, per_latent.float().cpu(), *known))
+        if watch.weights is not None:
+            watch.weights(evidence, per_latent)
+
+    return replace(watch, weights=weights)
+
+
+def reference_view(
+    which: Reference,
+    photos: Sequence[Photo],
+    poses: Sequence[Pose],
+    voxels: Voxels,
+    kept: Sequence[int],
+    tolerance: float,
+) -> int:
+    """The view whose pose is the object's, as an index among those that were kept. Raises: InvalidOption: it was left out."""
+    if which == "first":
+        return 0
+    if which == "largest-mask":
+        return int(np.argmax([photo.mask.mean() for photo in photos]))
+    if which == "most-visible":
+        centres = [inverse(camera_from_object(pose).double())[:3, 3].numpy() for pose in poses]
+        return int(visibility(voxels, np.stack(centres), tolerance).sum(1).argmax())
+    if which not in kept:
+        raise InvalidOption(
+            f"view {which} shall give the pose, but it was left out, as it shows something else than the others: "
+            "choose another, or keep it with --drop-outliers False"
+        )
+    return list(kept).index(which)
+
+
+def seen_by_cameras(
+    voxels: Voxels,
+    cameras: Sequence[Camera],
+    photos: Sequence[Photo],
+    poses: Sequence[Pose],
+    reference: int,
+    config: ReconstructionConfig,
+    *,
+    metric: bool,
+) -> Float[Tensor, "view token"]:
+    """Which tokens of the voxels each given camera sees."""
+    pose = camera_from_object(poses[reference])
+    centres = centres_in_object(cameras, photos, pose, reference=reference, same_units=metric)
+    return visibility(voxels, centres, config.occlusion_tolerance)
+
+
+def check_config(config: ReconstructionConfig, size: ModelConfig, views: int, cameras: Sequence[Camera] | None) -> None:
+    """Everything that can be wrong with the choices for a model of this size, before it is loaded.
+
+    Raises: InvalidOption: steps, blocks or weights out of range, or a weighting without the cameras that it needs.
+    """
+    structure, slat = structure_sampling(config, size), slat_sampling(config, size)
+    for stage, sampling, blocks in (
+        (1, structure, size.structure.flow.blocks),
+        (2, slat, size.slat.flow.blocks),
+    ):
+        if sampling.steps < 1:
+            raise InvalidOption(f"{sampling.steps} steps in stage {stage}: at least 1 is needed")
+        check_recording(sampling.recording, blocks=blocks, steps=sampling.steps, stage=stage)
+    if isinstance(config.reference, int) and not 0 <= config.reference < views:
+        raise InvalidOption(f"view {config.reference} shall give the pose, but there are the views 0 to {views - 1}")
+    if cameras is not None and len(cameras) != views:
+        raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
     if needs_visibility(config.structure_weighting):
         raise InvalidOption(
             "stage 1 cannot be weighted by visibility, there are no voxels yet: use entropy or the plain mean"
         )
     if needs_visibility(config.slat_weighting) and cameras is None:
         raise InvalidOption("weighting by visibility needs to know the cameras: give --cameras, or weigh by entropy")
-    if cameras is not None and len(cameras) != views:
-        raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
+    for how in (config.structure_weighting, config.slat_weighting):
+        check_floor(how, views)
 
 
 def searched_poses(
@@ -197,30 +331,69 @@ def stacked(views: Sequence[View], device: torch.device) -> dict[str, Float[Tens
     return {name: torch.stack([getattr(view, name) for view in views]).to(device) for name in names}
 
 
+def structure_sampling(config: ReconstructionConfig, size: ModelConfig) -> StructureSampling:
+    """How stage 1 is sampled: the call's choices, and the model's own where there are none."""
+    defaults = size.sampling
+    block = min(STRUCTURE_BLOCK, size.structure.flow.blocks - 1)
+    return StructureSampling(
+        steps=defaults.structure_steps if config.structure_steps is None else config.structure_steps,
+        rescale_t=defaults.structure_rescale_t,
+        guidance=Guidance(
+            defaults.structure_guidance if config.structure_guidance is None else config.structure_guidance
+        ),
+        noise_scale=_noise_scale(size, config.structure_steps),
+        weighting=config.structure_weighting,
+        recording=Recording(
+            block if config.structure_block is None else config.structure_block, config.structure_record_step
+        ),
+    )
+
+
+def slat_sampling(config: ReconstructionConfig, size: ModelConfig) -> SlatSampling:
+    """How stage 2 is sampled, likewise."""
+    defaults = size.sampling
+    block = min(SLAT_BLOCK, size.slat.flow.blocks - 1)
+    return SlatSampling(
+        steps=defaults.slat_steps if config.slat_steps is None else config.slat_steps,
+        guidance=Guidance(defaults.slat_guidance if config.slat_guidance is None else config.slat_guidance),
+        noise_scale=_noise_scale(size, config.slat_steps),
+        weighting=config.slat_weighting,
+        recording=Recording(block if config.slat_block is None else config.slat_block, config.slat_record_step),
+        noise_compat=config.noise_compat,
+    )
+
+
 def structure_latents(
     models: Models,
     maps: dict[str, Float[Tensor, "view _ _ _"]],
     config: ReconstructionConfig,
     noise: torch.Generator,
     progress: structure_stage.Progress | None = None,
+    *,
+    watch: Watch | None = None,
 ) -> StructureLatents:
-    """Stage 1: a row per view, the structure the same in all."""
-    size, defaults = models.config, models.config.sampling
-    strength = defaults.structure_guidance if config.structure_guidance is None else config.structure_guidance
-    sampling = StructureSampling(
-        steps=defaults.structure_steps if config.structure_steps is None else config.structure_steps,
-        rescale_t=defaults.structure_rescale_t,
-        guidance=Guidance(strength),
-        noise_scale=_noise_scale(models, config.structure_steps),
-        weighting=config.structure_weighting,
-        entropy_block=min(9, size.structure.flow.blocks - 1),
-    )
+    """Stage 1: one row of structure, and the pose latents of each view."""
+    size, flow = models.config, models.config.structure.flow
+    sampling = structure_sampling(config, size)
     conditions = models.structure_condition.of_object(maps, together=_together(models, config))
-    velocity = structure_stage.network_velocity(models.structure_flow, predicts_data=size.prediction == "data")
-    flow = size.structure.flow
-    return sample_structure(
-        velocity, conditions, (flow.grid**3, flow.latent_channels), sampling, noise, progress=progress
+    if config.object_entropy:
+        sampling = replace(sampling, recording=_of_object(sampling.recording, conditions, maps))
+    velocity = structure_stage.network_velocity(
+        models.structure_flow,
+        predicts_data=size.prediction == "data",
+        step_size=0.0 if flow.step_embedding else None,
     )
+    chunks = structure_stage.view_chunks(models.structure_flow, conditions, sampling, config.memory)
+    shape = (flow.grid**3, flow.latent_channels)
+    return sample_structure(velocity, chunks, shape, sampling, noise, watch=watch, progress=progress)
+
+
+def _of_object(recording: Recording, conditions: Conditions, maps: dict[str, Float[Tensor, "view _ _ _"]]) -> Recording:
+    """The same attention, without the patches of each view's own photo in which there is nothing of the object."""
+    span = patches(conditions)
+    side = math.isqrt(span.stop - span.start)
+    assert side**2 == span.stop - span.start, "a square photo has a square of patches"
+    return replace(recording, hidden=F.adaptive_max_pool2d(maps["mask"], side).flatten(1) <= 0.5)
 
 
 def agreeing_views(
@@ -242,13 +415,13 @@ def shapes_alone(
     size = models.config
     flow = size.structure.flow
     seen = models.structure_condition.of_object(maps, together=False)
-    conditions = replace(seen, tokens=torch.cat([seen.tokens, without_condition(seen).tokens[:1]]))
-    rows, device = len(conditions.tokens), conditions.tokens.device
-    noise = structure_noise(flow.grid**3, flow.latent_channels, torch.Generator().manual_seed(0), device=device)
-    x = combine(lambda latent: latent.expand(rows, *latent.shape[1:]) * size.sampling.noise_scale, noise)
-    velocity = structure_stage.network_velocity(models.structure_flow, predicts_data=size.prediction == "data")
-    shapes = x.shape + velocity(x, 0.0, conditions).shape
-    return shapes[:-1], shapes[-1:]
+    noise = structure_noise(flow.grid**3, flow.latent_channels, torch.Generator().manual_seed(0))
+    start = noise.shape.to(seen.tokens) * size.sampling.noise_scale
+    now = start.new_zeros(1)
+    d = now if flow.step_embedding else None
+    said = [models.structure_flow.shape_velocity(start, now, c.tokens, d) for c in (seen, without_condition(seen))]
+    shapes, unseen = said if size.prediction == "data" else [start + velocity for velocity in said]
+    return shapes, unseen[:1]
 
 
 def occupancy_logits(models: Models, latents: StructureLatents) -> Float[Tensor, "x y z"]:
@@ -280,23 +453,28 @@ def structured_latents(
     progress: structure_stage.Progress | None = None,
     *,
     visibility: Float[Tensor, "view token"] | None = None,
+    watch: Watch | None = None,
+    shown: Callable[[Conditions], None] | None = None,
 ) -> Slat:
-    """Stage 2."""
-    size, defaults = models.config, models.config.sampling
-    strength = defaults.slat_guidance if config.slat_guidance is None else config.slat_guidance
-    sampling = SlatSampling(
-        steps=defaults.slat_steps if config.slat_steps is None else config.slat_steps,
-        guidance=Guidance(strength),
-        noise_scale=_noise_scale(models, config.slat_steps),
-        weighting=config.slat_weighting,
-        entropy_block=min(6, size.slat.flow.blocks - 1),
-    )
-    together = _together(models, config)
-    conditions = models.slat_condition.of_object(maps, together=together)
-    velocity = slat_stage.network_velocity(models.slat_flow, predicts_data=size.prediction == "data")
-    statistics = SlatStatistics(size.slat.mean, size.slat.std)
+    """Stage 2; `shown` is told the condition tokens."""
+    size = models.config
+    sampling = slat_sampling(config, size)
+    conditions = models.slat_condition.of_object(maps, together=_together(models, config))
+    if shown is not None:
+        shown(conditions)
+    if config.object_entropy:
+        sampling = replace(sampling, recording=_of_object(sampling.recording, conditions, maps))
     return sample_slat(
-        velocity, conditions, voxels, statistics, sampling, noise, visibility=visibility, progress=progress
+        slat_stage.network_velocity(models.slat_flow, predicts_data=size.prediction == "data"),
+        slat_stage.view_chunks(models.slat_flow, conditions, voxels, sampling, config.memory),
+        voxels,
+        SlatStatistics(size.slat.mean, size.slat.std),
+        sampling,
+        noise,
+        visibility=visibility,
+        show_attention=slat_stage.network_attention(models.slat_flow),
+        watch=watch,
+        progress=progress,
     )
 
 
@@ -307,9 +485,9 @@ def decoded(models: Models, slat: Slat) -> tuple[GaussianCloud, CubeField]:
     return gaussians, CubeField(cubes.coords.cpu(), cubes.features.cpu(), cubes.resolution)
 
 
-def _noise_scale(models: Models, steps: int | None) -> float:
+def _noise_scale(size: ModelConfig, steps: int | None) -> float:
     """The model's own start for its own number of steps; a number asked for is a wish to sample."""
-    return models.config.sampling.noise_scale if steps is None or steps == 1 else 1.0
+    return size.sampling.noise_scale if steps is None or steps == 1 else 1.0
 
 
 def _together(models: Models, config: ReconstructionConfig) -> bool:

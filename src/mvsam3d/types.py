@@ -12,9 +12,10 @@ Transforms are named target_from_source and act on column vectors unless a docst
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
@@ -76,13 +77,17 @@ class Conditions:
 
     tokens: Float[Tensor, "batch token channel"]
     spans: tuple[Span, ...]
+    kept: Sequence[Any] | None = None  # what each block of a network makes of the tokens, if it is kept over steps
 
 
 @dataclass(frozen=True)
 class StructureLatents:
-    """Stage-1 result: the structure latent and the four pose latents (names and order of the public model)."""
+    """Stage-1 result: the structure latent and the four pose latents (names and order of the public model).
 
-    shape: Float[Tensor, "batch latent channel"]
+    Where views share a structure, it has one row and the poses a row per view.
+    """
+
+    shape: Float[Tensor, "#batch latent channel"]
     rotation_6d: Float[Tensor, "batch 1 6"]  # 6drotation_normalized
     translation: Float[Tensor, "batch 1 3"]
     scale: Float[Tensor, "batch 1 3"]
@@ -170,4 +175,7 @@ class Reconstruction:
     poses: tuple[Pose, ...]  # one per view, in that view's camera
     views: tuple[View, ...]
     kept: tuple[int, ...]  # which of the photos given the views are: all, but for outliers
+    reference: int = 0  # the view whose pose is the object's, among those kept
+    fusion: tuple[FusionRecord, ...] = ()  # of each stage in which views were weighted by evidence
+    visibility: Float[Tensor, "view token"] | None = None  # 1 = seen by the view's camera, if cameras were given
     seconds: dict[str, float] = field(default_factory=dict)  # per stage

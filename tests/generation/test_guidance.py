@@ -67,9 +67,9 @@ def test_pointmap_guidance() -> None:  # closed form: 3 + 2 (3 - 2) + 5 (2 - 1);
     assert same.item() == plain.item()
 
 
-def test_without_condition_keeps_the_tokens_places() -> None:
-    conditions = Conditions(torch.randn(1, 4, 8), (Span("image", 0, 4, prefix=1),))
+def test_without_condition_is_one_token_of_zeros() -> None:
+    conditions = Conditions(torch.randn(2, 4, 8), (Span("image", 0, 4, prefix=1),), kept=[1])
     dropped = without_condition(conditions)
-    assert dropped.tokens.shape == conditions.tokens.shape
+    assert dropped.tokens.shape == (2, 1, 8)
     assert not dropped.tokens.any()
-    assert dropped.spans == conditions.spans
+    assert (dropped.spans, dropped.kept) == ((), None)

@@ -146,11 +146,12 @@ def test_the_probe_sees_the_cross_attention_of_its_block():
     probe = EntropyProbe(1, slice(0, 7))
     network(latents, t, cond, probe=probe)
     assert probe.entropy.shape == (2, 27)
-    whole = probe.entropy
-    network.shape_velocity(latents.shape, t, cond, probe=probe)
-    torch.testing.assert_close(probe.entropy, whole)
-    network(latents, t, cond, cfg=True, probe=probe)  # equal keys: attention looks at all alike
-    torch.testing.assert_close(probe.entropy, torch.ones(2, 27))
+    alone = EntropyProbe(1, slice(0, 7))
+    network.shape_velocity(latents.shape, t, cond, probe=alone)
+    torch.testing.assert_close(alone.entropy, probe.entropy)
+    none = EntropyProbe(1, slice(0, 7))
+    network(latents, t, cond, cfg=True, probe=none)  # equal keys: attention looks at all alike
+    torch.testing.assert_close(none.entropy, torch.ones(2, 27))
 
 
 def test_training_from_scratch_starts_as_the_public_system_does():

@@ -1,10 +1,10 @@
 """Velocity with and without condition -> guided velocity.
 
-The branch without condition reads tokens multiplied by 0 (`without_condition`), which is not the same as no tokens.
+The branch without condition reads tokens of zeros (`without_condition`), which is not the same as no tokens.
 Source: SAM 3D Objects, classifier-free guidance.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mvsam3d.generation.latents import PerLatent, State, Velocity, combine_by
 from mvsam3d.generation.schedule import network_time
@@ -42,8 +42,11 @@ class PointmapGuidance:
 
 
 def without_condition(conditions: Conditions) -> Conditions:
-    """Tokens of the branch without condition: the public handling `zeros`, and `add_flag` as its networks read it."""
-    return replace(conditions, tokens=conditions.tokens * 0)
+    """What the branch without condition reads: the public handling `zeros`, and `add_flag` as its networks read it.
+
+    Tokens of zeros have equal keys and values, so any number of them says the same: there is one, and no span.
+    """
+    return Conditions(conditions.tokens[:, :1] * 0, ())
 
 
 def guided(conditional: Velocity[State], unconditional: Velocity[State], how: Guidance) -> Velocity[State]:

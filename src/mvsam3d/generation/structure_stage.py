@@ -1,30 +1,31 @@
-"""Stage 1: noise -> structure latents and the pose latents of every view."""
+"""Stage 1: noise -> structure latents and the pose latents of every view.
+
+All views move one shape; each keeps its own pose. Of the work of a step, what no view changes is done once: everything before the
+first look at the condition, and the branch without condition. Attention is recorded in the run itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from operator import itemgetter
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvsam3d.generation.budget import MemoryBudget, ViewCost, in_chunks
 from mvsam3d.generation.fusion import fuse
 from mvsam3d.generation.guidance import Guidance, guided, without_condition
 from mvsam3d.generation.latents import combine, structure_noise
+from mvsam3d.generation.running_weights import Recording, RunningWeights, Watch, patches
 from mvsam3d.generation.schedule import network_time, shortcut_times
-from mvsam3d.generation.solver import Method, states
-from mvsam3d.generation.weighting import (
-    Evidence,
-    PlainMean,
-    Weighting,
-    mean_weights,
-    needs_entropy,
-    needs_visibility,
-    view_weights,
-)
-from mvsam3d.nn.probe import AttentionProbe, EntropyProbe
+from mvsam3d.generation.solver import Method, step
+from mvsam3d.generation.weighting import Evidence, PlainMean, Weighting, needs_visibility
+from mvsam3d.models.structure_flow import Context, StructureFlow
+from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.types import Conditions, StructureLatents
 
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
@@ -37,7 +38,7 @@ class StructureVelocity(Protocol):
     def __call__(
         self, x: StructureLatents, t: float, conditions: Conditions, *, probe: AttentionProbe | None = None
     ) -> StructureLatents:
-        """Velocity of all latents, a row per view."""
+        """Velocity of all latents, a row per row of the condition; a shape of one row stands for all rows."""
 
 
 @dataclass(frozen=True)
@@ -54,89 +55,118 @@ class StructureSampling:
     """Of the start: 1 samples; 0 starts from the noise's mean, so that one step gives the mean of all that fits the photos."""
     weighting: Weighting = field(default_factory=PlainMean)
     """How much each view counts at each latent."""
-    entropy_block: int = 9
-    """Transformer block whose attention is measured for entropy weighting, from 0."""
+    recording: Recording = field(default_factory=lambda: Recording(block=9))
+    """The attention that is measured for entropy weighting."""
 
 
 def sample_structure(
     velocity: StructureVelocity,
-    conditions: Conditions,
+    conditions: Conditions | Sequence[Conditions],
     latents: tuple[int, int],
     config: StructureSampling,
     noise: torch.Generator,
     *,
+    watch: Watch | None = None,
     progress: Progress | None = None,
 ) -> StructureLatents:
     """Sample the latents that all views agree on, and the pose latents of each view.
 
     Args:
         velocity: the network.
-        conditions: a row of tokens for each view.
+        conditions: a row of tokens for each view; or several of them, evaluated one after the other (`budget.in_chunks`).
         latents: number and channels of the structure latent's tokens.
         config: steps, guidance, weighting.
         noise: CPU generator; one draw serves all views.
+        watch: observers.
         progress: told after each step.
-    Returns: a row per view; the structure latent is the same in all rows.
+    Returns: one row of structure, a row of each pose latent per view.
     Raises: InvalidOption: no step, or a floor that the views cannot all have.
     """
-    views, device = len(conditions.tokens), conditions.tokens.device
+    assert not needs_visibility(config.weighting), "stage 1 has no voxels yet that cameras could see"
+    chunks = (conditions,) if isinstance(conditions, Conditions) else tuple(conditions)
+    views, device = sum(len(chunk.tokens) for chunk in chunks), chunks[0].tokens.device
+    watch = watch or Watch()
     start = combine(lambda latent: latent * config.noise_scale, structure_noise(*latents, noise, device=device))
-    x = combine(lambda latent: latent.expand(views, *latent.shape[1:]), start)
-    weights = structure_weights(velocity, conditions, x, config)
-    unconditional = without_condition(conditions)
+    if watch.start is not None:
+        watch.start(start)
+    x = _with_poses(start, lambda pose: pose.expand(views, *pose.shape[1:]))
+    running = RunningWeights(views, config.weighting, config.recording, patches(chunks[0]), Evidence(), watch)
+    nothing = without_condition(replace(chunks[0], tokens=chunks[0].tokens[:1]))
 
-    def shared(x: StructureLatents, t: float) -> StructureLatents:
-        each = guided(
-            lambda x, t: velocity(x, t, conditions), lambda x, t: velocity(x, t, unconditional), config.guidance
-        )
-        return agreed(each(x, t), weights)
+    def conditional(x: StructureLatents, t: float) -> StructureLatents:
+        probe = running.probe()
+        rows = [velocity(part, t, chunk, probe=probe) for part, chunk in zip(_parts(x, chunks), chunks, strict=True)]
+        return agreed(combine(lambda *latents: torch.cat(latents), *rows), running.evaluated())
 
-    times = shortcut_times(config.steps, config.rescale_t)
-    for done, state in enumerate(states(shared, x, times, config.method), 1):
-        x = state
+    def unconditional(x: StructureLatents, t: float) -> StructureLatents:
+        return velocity(x, t, nothing)
+
+    shared = guided(conditional, unconditional, config.guidance)
+    for done, (t, t_next) in enumerate(pairwise(shortcut_times(config.steps, config.rescale_t))):
+        running.begin(done)
+        x = step(shared, x, t, t_next, config.method)
         if progress is not None:
-            progress(done, config.steps)
+            progress(done + 1, config.steps)
     return x
 
 
+def _with_poses(latents: StructureLatents, change: Callable[[Tensor], Tensor]) -> StructureLatents:
+    """The same shape, the pose latents changed."""
+    return StructureLatents(latents.shape, *(change(pose) for name, pose in vars(latents).items() if name != "shape"))
+
+
+def _parts(x: StructureLatents, chunks: Sequence[Conditions]) -> list[StructureLatents]:
+    """One shape and the poses of each chunk's views."""
+    parts, first = [], 0
+    for chunk in chunks:
+        rows = slice(first, first + len(chunk.tokens))
+        parts.append(_with_poses(x, itemgetter(rows)))
+        first = rows.stop
+    return parts
+
+
 def agreed(velocity: StructureLatents, weights: Float[Tensor, "view latent"]) -> StructureLatents:
-    """The views' structure velocities fused, the same in every row; every view keeps its own pose."""
-    rows = [combine(lambda latent, i=i: latent[i : i + 1], velocity) for i in range(len(weights))]
-    return replace(velocity, shape=fuse(rows, weights).shape.expand_as(velocity.shape))
+    """The views' structure velocities fused to one row; every view keeps its own pose."""
+    rows = [replace(velocity, shape=row) for row in torch.split(velocity.shape, 1)]
+    return replace(velocity, shape=fuse(rows, weights.to(velocity.shape.device)).shape)
 
 
-def structure_weights(
-    velocity: StructureVelocity, conditions: Conditions, x: StructureLatents, config: StructureSampling
-) -> Float[Tensor, "view latent"]:
-    """Weights of the views at the latents, from the attention at the noise if the weighting asks for it."""
-    if isinstance(config.weighting, PlainMean) or len(conditions.tokens) == 1:
-        return mean_weights(len(conditions.tokens)).to(conditions.tokens)
-    assert not needs_visibility(config.weighting), "stage 1 has no voxels yet that cameras could see"
-    evidence = Evidence()
-    if needs_entropy(config.weighting):
-        probe = EntropyProbe(config.entropy_block, patches(conditions))
-        velocity(x, 0.0, conditions, probe=probe)
-        evidence = Evidence(probe.entropy)
-    return view_weights(evidence, config.weighting)
-
-
-def patches(conditions: Conditions) -> slice:
-    """The patch tokens of the first input, which is each row's own cropped photo: without class token and registers."""
-    span = conditions.spans[0]
-    return slice(span.start + span.prefix, span.stop)
-
-
-def network_velocity(network: Callable[..., StructureLatents], *, predicts_data: bool = False) -> StructureVelocity:
+def network_velocity(
+    network: Callable[..., StructureLatents], *, predicts_data: bool = False, step_size: float | None = None
+) -> StructureVelocity:
     """A structure flow as a velocity: of the public kind, or of one trained to say where the path ends.
 
     For a network that predicts the data x1, the velocity at x_t is (x1 - x_t) / (1 - t).
+
+    Args:
+        network: the flow.
+        predicts_data: what it puts out.
+        step_size: what a network with a step embedding is told, in [0, 1]: 0 in flow mode; None for networks without.
     """
 
     def velocity(
         x: StructureLatents, t: float, conditions: Conditions, *, probe: AttentionProbe | None = None
     ) -> StructureLatents:
-        time = torch.full((len(x.shape),), network_time(t), device=x.shape.device)
-        out = network(x, time, cond=conditions.tokens, probe=probe)
+        device = x.shape.device
+        d = None if step_size is None else torch.full((1,), network_time(step_size), device=device)
+        time = torch.full((1,), network_time(t), device=device)
+        out = network(x, time, Context(conditions.tokens, conditions.kept), d, probe=probe)
         return combine(lambda end, now: (end - now) / (1 - t), out, x) if predicts_data else out
 
     return velocity
+
+
+def view_chunks(
+    network: StructureFlow, conditions: Conditions, config: StructureSampling, budget: MemoryBudget
+) -> tuple[Conditions, ...]:
+    """The views as `sample_structure` evaluates them: together while the memory lasts, keys and values kept likewise."""
+    once = config.steps == 1 and config.method == "euler"
+    return in_chunks(conditions, view_cost(network, conditions), budget, None if once else network.keys_values)
+
+
+def view_cost(network: StructureFlow, conditions: Conditions) -> ViewCost:
+    """What a view takes: states of a block and its network's hidden layer, and keys and values of all blocks."""
+    size, item = network.config, conditions.tokens.element_size()
+    tokens, keys = size.grid**3, conditions.tokens.shape[1]
+    block = tokens * (8 + 2 * size.mlp_ratio) * size.width + 2 * keys * size.width
+    return ViewCost(int(block) * item, 2 * keys * size.width * size.blocks * item)

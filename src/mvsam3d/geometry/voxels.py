@@ -5,6 +5,12 @@ from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
 
+def all_cells(resolution: int) -> Int32[Tensor, "voxel 3"]:
+    """Every cell, z fastest: the order of the structure latents."""
+    axis = torch.arange(resolution, dtype=torch.int32)
+    return torch.cartesian_prod(axis, axis, axis)
+
+
 def centres(coords: Int[Tensor, "voxel 3"], resolution: int) -> Float[Tensor, "voxel 3"]:
     """Centre of each cell, in (-0.5, 0.5)."""
     return (coords.float() + 0.5) / resolution - 0.5

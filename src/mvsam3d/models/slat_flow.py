@@ -120,13 +120,42 @@ class ModulatedSparseCrossBlock(nn.Module):
         block: int = 0,
     ) -> SparseTensor:
         """Apply; `probe` sees the cross-attention as that of block number `block`."""
-        modulation = self.adaLN_modulation(emb).chunk(6, dim=-1)
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (x.grid.spread(part) for part in modulation)
-        h = self.self_attn(x.replace(self.norm1(x.feats) * (1 + scale_a) + shift_a))
-        x = x.replace(x.feats + h.feats * gate_a)
+        return self.look_across(self.look_around(x, emb), emb, context, probe=probe, block=block)
+
+    def look_around(self, x: SparseTensor, emb: Float[Tensor, "batch channel"]) -> SparseTensor:
+        """The part before the first look at the condition: self-attention."""
+        shift, scale, gate = self._modulation(x, emb)[:3]
+        h = self.self_attn(x.replace(self.norm1(x.feats) * (1 + scale) + shift))
+        return x.replace(x.feats + h.feats * gate)
+
+    def look_across(
+        self,
+        x: SparseTensor,
+        emb: Float[Tensor, "batch channel"],
+        context: Float[Tensor, "batch token condition"] | KeyValues,
+        *,
+        probe: AttentionProbe | None = None,
+        block: int = 0,
+    ) -> SparseTensor:
+        """The rest: cross-attention and network."""
+        shift, scale, gate = self._modulation(x, emb)[3:]
         h = self.cross_attn(x.replace(self.norm2(x.feats)), context, probe=probe, block=block)
         x = x.replace(x.feats + h.feats)
-        return x.replace(x.feats + self.mlp(self.norm3(x.feats) * (1 + scale_m) + shift_m) * gate_m)
+        return x.replace(x.feats + self.mlp(self.norm3(x.feats) * (1 + scale) + shift) * gate)
+
+    def show(
+        self,
+        x: SparseTensor,
+        context: Float[Tensor, "batch token condition"] | KeyValues,
+        probe: AttentionProbe,
+        block: int,
+    ) -> None:
+        """Show a probe what the cross-attention would look at, after `look_around`, and stop there."""
+        kv = context if isinstance(context, KeyValues) else self.cross_attn.keys_values(context)
+        self.cross_attn.show(x.replace(self.norm2(x.feats)), kv, probe, block)
+
+    def _modulation(self, x: SparseTensor, emb: Float[Tensor, "batch channel"]) -> list[Tensor]:
+        return [x.grid.spread(part) for part in self.adaLN_modulation(emb).chunk(6, dim=-1)]
 
 
 class SlatFlow(nn.Module):
@@ -153,10 +182,11 @@ class SlatFlow(nn.Module):
     def forward(
         self,
         x: SparseTensor,
-        t: Float[Tensor, " batch"],
+        t: Float[Tensor, " #batch"],
         cond: Context,
         *,
         probe: AttentionProbe | None = None,
+        onto: SparseGrid | None = None,
     ) -> SparseTensor:
         """Velocity at each voxel, in the precision of `x`.
 
@@ -166,22 +196,67 @@ class SlatFlow(nn.Module):
             cond: condition tokens, or `keys_values` of them. Without condition the public model attends to zeros: a
                 single token of zeros gives the same result as many.
             probe: is shown the queries and keys of the cross-attention of the blocks it wants.
+            onto: the grid of x once for each row of the condition, if x is one state that all rows share: what comes before
+                the first look at the condition is then done once.
         """
-        dtype = torso_dtype(self.blocks)
-        emb = self.t_embedder(t).to(dtype)
+        tokens, skips, emb = self._before_condition(x, t, onto)
+        for i, block in enumerate(self._blocks()):
+            tokens = tokens if i == 0 else block.look_around(tokens, emb)
+            tokens = block.look_across(tokens, emb, self._context(cond, i), probe=probe, block=i)
+        h = self.from_tokens(tokens, skips, emb, onto or x.grid).feats.to(self.out_layer.weight.dtype)
+        out = self.out_layer(F.layer_norm(h, h.shape[-1:])).to(x.feats.dtype)
+        return SparseTensor(out, onto or x.grid)
+
+    def show_attention(
+        self,
+        x: SparseTensor,
+        t: Float[Tensor, " #batch"],
+        cond: Context,
+        probe: AttentionProbe,
+        *,
+        onto: SparseGrid | None = None,
+    ) -> None:
+        """Show a probe the blocks it wants, and do no more than that needs: nothing after the last of them."""
+        wanted = [i for i in range(len(self.blocks)) if probe.wants(i)]
+        if not wanted:
+            return
+        tokens, _, emb = self._before_condition(x, t, onto)
+        for i, block in enumerate(self._blocks()):
+            tokens = tokens if i == 0 else block.look_around(tokens, emb)
+            if i == wanted[-1]:
+                block.show(tokens, self._context(cond, i), probe, i)
+                return
+            tokens = block.look_across(tokens, emb, self._context(cond, i), probe=probe, block=i)
+
+    def _before_condition(
+        self, x: SparseTensor, t: Float[Tensor, " #batch"], onto: SparseGrid | None
+    ) -> tuple[SparseTensor, list[SparseTensor], Tensor]:
+        """All that is alike for all conditions, then a row of it for each: tokens, results of the way down, time embedding."""
+        emb = self.t_embedder(t).to(torso_dtype(self.blocks))
         tokens, skips = self.to_tokens(x, emb)
-        for i, block in enumerate(self.blocks):
-            context = cond.to(dtype) if isinstance(cond, Tensor) else cond[i]
-            tokens = block(tokens, emb, context, probe=probe, block=i)
-        h = self.from_tokens(tokens, skips, emb, x.grid).feats.to(self.out_layer.weight.dtype)
-        return x.replace(self.out_layer(F.layer_norm(h, h.shape[-1:])).to(x.feats.dtype))
+        tokens = self._blocks()[0].look_around(tokens, emb)
+        if onto is None:
+            return tokens, skips, emb
+        assert x.grid.batch_size == 1, "one state is shared by all conditions"
+        grids = {id(x.grid): onto}
+        fine, copied = x.grid, onto
+        while id(tokens.grid) not in grids:
+            fine, copied = fine.coarse.grid, copied.coarse.grid
+            grids[id(fine)] = copied
+        rows = onto.batch_size
+        tokens, *skips = [SparseTensor(h.feats.repeat(rows, 1), grids[id(h.grid)]) for h in (tokens, *skips)]
+        return tokens, skips, emb.expand(rows, -1)
+
+    def _blocks(self) -> list[ModulatedSparseCrossBlock]:
+        return [block for block in self.blocks if isinstance(block, ModulatedSparseCrossBlock)]
+
+    def _context(self, cond: Context, block: int) -> Tensor | KeyValues:
+        return cond.to(torso_dtype(self.blocks)) if isinstance(cond, Tensor) else cond[block]
 
     def keys_values(self, cond: Float[Tensor, "batch token channel"]) -> list[KeyValues]:
         """What the cross-attention of each block makes of the condition; it may be kept over all steps."""
         cond = cond.to(torso_dtype(self.blocks))
-        return [
-            block.cross_attn.keys_values(cond) for block in self.blocks if isinstance(block, ModulatedSparseCrossBlock)
-        ]
+        return [block.cross_attn.keys_values(cond) for block in self._blocks()]
 
     def to_tokens(
         self, x: SparseTensor, emb: Float[Tensor, "batch channel"]

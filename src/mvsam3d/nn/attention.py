@@ -1,11 +1,20 @@
 """Scaled dot-product attention of dense sequences: torch's kernels, and the plain twin that tests compare with."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Keys and values of a context, which may be kept over steps."""
+
+    k: Float[Tensor, "batch key head channel"]
+    v: Float[Tensor, "batch key head channel"]
 
 
 def attention(

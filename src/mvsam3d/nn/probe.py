@@ -1,10 +1,11 @@
 """What attention reveals, for callers that ask: how sharply each latent looks at the patches of an image."""
 
 import math
+from collections.abc import Callable, Collection
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 QUERY_BLOCK = 512  # queries at once
@@ -25,22 +26,28 @@ class AttentionProbe(Protocol):
 
 
 class EntropyProbe:
-    """Entropy of the attention of one block over a span of keys (the patches of one image).
+    """Entropy of the attention of one block over a span of keys (the patches of one image), for the rows of one evaluation.
 
     Attention is the softmax over all keys, averaged over the heads; it is then cut to the span and made to sum to 1
     there. Source: MV-SAM3D, weights from attention. The full [latent, key] map is never stored.
     """
 
-    def __init__(self, block: int, span: slice) -> None:
-        """`block`: number of the block, from 0; `span`: keys that count, start and stop given."""
-        self.block, self.span = block, span
-        self._entropy: Tensor | None = None
+    def __init__(self, block: int, span: slice, hidden: Bool[Tensor, "batch patch"] | None = None) -> None:
+        """The probe of one evaluation, whose rows may arrive in several calls, one after the other.
+
+        Args:
+            block: number of the block, from 0.
+            span: keys that count, start and stop given.
+            hidden: patches of the span that shall not count, for each row (background); None: all count.
+        """
+        self.block, self.span, self.hidden = block, span, hidden
+        self._rows: list[Float[Tensor, " latent"]] = []
 
     @property
     def entropy(self) -> Float[Tensor, "batch latent"]:
-        """Entropy in nats / ln(patches), about 0 (one patch) to 1 (all alike), of the last call that was recorded."""
-        assert self._entropy is not None, f"no network call has reached block {self.block} with this probe"
-        return self._entropy
+        """Entropy in nats / ln(patches), about 0 (one patch) to 1 (all alike), of all rows recorded."""
+        assert self._rows, f"no network call has reached block {self.block} with this probe"
+        return torch.stack(self._rows)
 
     def wants(self, block: int) -> bool:
         """Only the chosen block."""
@@ -50,18 +57,74 @@ class EntropyProbe:
     def record(
         self, block: int, q: Float[Tensor, "batch latent head channel"], k: Float[Tensor, "batch key head channel"]
     ) -> None:
-        """Compute the entropy, in float32."""
+        """Compute the entropy of some rows, in float32."""
         if self.wants(block):
-            rows = [span_entropy(q[row], k[row], self.span) for row in range(len(q))]
-            self._entropy = torch.stack(rows)
+            for row in range(len(q)):
+                hidden = None if self.hidden is None else self.hidden[len(self._rows)]
+                self._rows.append(span_entropy(q[row], k[row], self.span, hidden))
+
+
+class MapProbe:
+    """Hands on the attention of some blocks, mean of the heads, over a span of keys: to be saved or drawn.
+
+    A probe serves one evaluation, whose rows may arrive in several calls, one after the other.
+    """
+
+    def __init__(
+        self, blocks: Collection[int], span: slice, sink: Callable[[int, int, Float[Tensor, "latent patch"]], None]
+    ) -> None:
+        """`sink` is told block, row and attention, float32 on the CPU, as soon as they are known."""
+        self._blocks, self._span, self._sink = blocks, span, sink
+        self._seen = dict.fromkeys(blocks, 0)
+
+    def wants(self, block: int) -> bool:
+        """The chosen blocks."""
+        return block in self._blocks
+
+    @torch.no_grad()
+    def record(
+        self, block: int, q: Float[Tensor, "batch latent head channel"], k: Float[Tensor, "batch key head channel"]
+    ) -> None:
+        """Hand on the rows, each in blocks of queries put together."""
+        if not self.wants(block):
+            return
+        for row in range(len(q)):
+            parts = [span_attention(part, k[row], self._span).cpu() for part in torch.split(q[row], QUERY_BLOCK)]
+            self._sink(block, self._seen[block], torch.cat(parts))
+            self._seen[block] += 1
+
+
+class Probes:
+    """Several probes at once."""
+
+    def __init__(self, *probes: AttentionProbe) -> None:
+        self._probes = probes
+
+    def wants(self, block: int) -> bool:
+        """Whatever one of them wants."""
+        return any(probe.wants(block) for probe in self._probes)
+
+    def record(
+        self, block: int, q: Float[Tensor, "batch latent head channel"], k: Float[Tensor, "batch key head channel"]
+    ) -> None:
+        """Show it to those that want it."""
+        for probe in self._probes:
+            if probe.wants(block):
+                probe.record(block, q, k)
 
 
 def span_entropy(
-    q: Float[Tensor, "latent head channel"], k: Float[Tensor, "key head channel"], span: slice
+    q: Float[Tensor, "latent head channel"],
+    k: Float[Tensor, "key head channel"],
+    span: slice,
+    hidden: Bool[Tensor, " patch"] | None = None,
 ) -> Float[Tensor, " latent"]:
-    """Entropy of the attention over the span, in blocks of queries."""
-    blocks = torch.split(q, QUERY_BLOCK)
-    return torch.cat([patch_entropy(span_attention(block, k, span)[None])[0] for block in blocks])
+    """Entropy of the attention over the span, in blocks of queries; hidden patches are left out, and of the number of patches too."""
+    rows = []
+    for block in torch.split(q, QUERY_BLOCK):
+        looks = span_attention(block, k, span)
+        rows.append(patch_entropy((looks if hidden is None else looks[:, ~hidden])[None])[0])
+    return torch.cat(rows)
 
 
 def span_attention(

@@ -1,6 +1,7 @@
 """Networks on active voxels only: the grid with its caches, convolution, resampling, norm and attention."""
 
-from mvsam3d.nn.sparse.attention import KeyValues, SparseCrossAttention, SparseSelfAttention
+from mvsam3d.nn.attention import KeyValues
+from mvsam3d.nn.sparse.attention import SparseCrossAttention, SparseSelfAttention
 from mvsam3d.nn.sparse.convolution import SparseConv3d
 from mvsam3d.nn.sparse.grid import SparseGrid
 from mvsam3d.nn.sparse.norm import SparseGroupNorm32

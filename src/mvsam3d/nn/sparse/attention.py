@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mvsam3d.nn.attention import attention
+from mvsam3d.nn.attention import KeyValues, attention
 from mvsam3d.nn.layers import MultiHeadRMSNorm
 from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse.grid import SparseGrid, Windows
@@ -23,14 +23,6 @@ class Window:
 
     size: int
     shift: int = 0
-
-
-@dataclass(frozen=True)
-class KeyValues:
-    """Keys and values of a context, which may be kept over steps."""
-
-    k: Float[Tensor, "batch key head channel"]
-    v: Float[Tensor, "batch key head channel"]
 
 
 class SparseSelfAttention(nn.Module):
@@ -83,10 +75,16 @@ class SparseCrossAttention(nn.Module):
     ) -> SparseTensor:
         """Attend; `probe` is shown queries and keys as those of block number `block`."""
         kv = context if isinstance(context, KeyValues) else self.keys_values(context)
-        q = self.to_q(x.feats).unflatten(-1, (self.heads, -1))
         if probe is not None and probe.wants(block):
-            probe.record(block, _stacked(q, x.grid), kv.k)
+            self.show(x, kv, probe, block)
+        if kv.k.shape[1] == 1:  # a single key takes all the attention, whatever the queries are
+            return x.replace(x.grid.spread(self.to_out(kv.v.flatten(1))).expand(len(x.grid), -1))
+        q = self.to_q(x.feats).unflatten(-1, (self.heads, -1))
         return x.replace(self.to_out(attend_across(q, kv, x.grid).flatten(1)))
+
+    def show(self, x: SparseTensor, kv: KeyValues, probe: AttentionProbe, block: int) -> None:
+        """Show a probe queries and keys, without attending."""
+        probe.record(block, _stacked(self.to_q(x.feats).unflatten(-1, (self.heads, -1)), x.grid), kv.k)
 
 
 def _lengths(grid: SparseGrid) -> set[int]:
