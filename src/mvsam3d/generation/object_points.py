@@ -77,10 +77,12 @@ def belongs(
         height, width = view.depth.shape
         mask = eroded(view.mask, choice.mask_erosion)
         pixels, z = project(view.camera, points_world)
-        inside = (z > 0) & (pixels >= 0).all(axis=1) & (pixels[:, 0] < width) & (pixels[:, 1] < height)
+        inside = (pixels >= 0).all(axis=1) & (pixels[:, 0] < width) & (pixels[:, 1] < height)
         columns, rows = pixels[inside].astype(np.int64).T
         depth = view.depth[rows, columns]
-        near = np.abs(depth - z[inside]) < choice.depth_tolerance * depth  # false where the depth is NaN
+        near = (
+            np.abs(depth - z[inside]) < choice.depth_tolerance * depth
+        )  # false where the depth is NaN, and behind the camera
         found[inside] |= mask[rows, columns] & near
     return found
 
