@@ -59,7 +59,7 @@ def noisy_depth(depth: np.ndarray, mask: np.ndarray, noise: float, rng: np.rando
     """Errors as a learned or a measured depth map has them; `depth` holds a background behind the object."""
     side = len(depth)
     smooth = zoom(rng.normal(0, noise, (7, 7)), side / 7, order=3)[:side, :side]
-    out = depth * (1 + smooth + rng.normal(0, noise, depth.shape))
+    out: np.ndarray = depth * (1 + smooth + rng.normal(0, noise, depth.shape))
     edge = mask & binary_dilation(~mask) & (rng.uniform(size=mask.shape) < FLYING)
     behind = float(depth[~mask].max())
     out[edge] += rng.uniform(0, 0.5, int(edge.sum())) * (behind - out[edge])
