@@ -37,7 +37,7 @@ def test_a_picture_shows_the_nearer_cell():
     assert (pixels[0, 0] == 255).all()
 
 
-@pytest.mark.parametrize(("side", "resolution"), [(4, 8), (4, 4), (8, 4)])
+@pytest.mark.parametrize(("side", "resolution"), [(4, 8), (4, 4), (8, 4), (3, 8)])
 def test_each_voxel_finds_its_latent(side, resolution):  # by way of the object frame, where both have their place
     cells = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
     coords = np.random.default_rng(0).integers(0, resolution, (30, 3))

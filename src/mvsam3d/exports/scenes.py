@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvsam3d.errors import BadFile
-from mvsam3d.io.glb import OBJECT_FROM_GLB, Matrices
+from mvsam3d.io.glb import Matrices
 from mvsam3d.io.runs import RunFolder
 from mvsam3d.io.scenes import (
     ALIGNMENT,
@@ -168,11 +168,6 @@ def _same_frame(a: Scene, b: Scene) -> bool:
     if a.scene_from_world is None or b.scene_from_world is None:
         return a.scene_from_world is b.scene_from_world
     return bool(np.abs(a.scene_from_world - b.scene_from_world).max() <= SAME_FRAME)
-
-
-def glb_matrices(camera_from_object: Float[np.ndarray, "4 4"]) -> dict[str, Float[np.ndarray, "4 4"]]:
-    """What `io.glb.write_glb` may add to the extras of result.glb: the way to the reference view's camera."""
-    return {"camera_from_glb": camera_from_object @ OBJECT_FROM_GLB}
 
 
 def _inverse(target_from_source: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
