@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from mvsam3d.errors import MvSam3dError
+from mvsam3d.flags import Reconstruct, job_from_flags, public_folder, with_our_names
 
 if TYPE_CHECKING:
     from mvsam3d.pipeline import Progress
 
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C
-
-
-@dataclass(frozen=True)
-class Reconstruct:
-    """Photos of one object -> result.glb, result.ply, params.npz, preview.png, report.json, inference.log."""
-
-    photos: Annotated[Path, tyro.conf.Positional]
-    """Folder of photos and masks: images/ + OBJECT/, photos + masks/OBJECT/, N.png + N_mask.png, or cut-outs with alpha."""
-    object: str | None = None
-    """Name of the mask folder, if there are several."""
-    views: str | None = None
-    """Views to use, by name: 0,2,5. All if left out."""
-    model: str = "small"
-    """small (shipped), or the folder of a checkpoint."""
-    out: Path | None = None
-    """Folder to make; results/<name of the photos' folder> if left out."""
-    seed: int = 42
-    skip_bad_views: bool = False
-    """Go on without views that cannot be used; the log and the report name them."""
-    overwrite: bool = False
-    """Replace the output folder whatever is in it (an earlier result is replaced in any case)."""
-    fusion: Literal["joint", "velocity"] | None = None
-    """How views are brought together; the model's own way if left out."""
-    weighting: Literal["mean", "entropy", "visibility", "mixed"] = "mean"
-    """Weights of the views: all alike, by how sharply each latent looks at them, by which cameras see it, or by both."""
-    cameras: Path | None = None
-    """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, or the folder of a COLMAP model."""
-    drop_outliers: bool | None = None
-    """Go on without a view that shows something else than the others; log and report name it. The model's own choice if left out."""
-    search_poses: bool | None = None
-    """Look for the pose in which the finished mesh fits each photo best. The model's own choice if left out."""
-    structure_steps: int | None = None
-    """Sampling steps of stage 1; the model's own number if left out."""
-    slat_steps: int | None = None
-    """Sampling steps of stage 2; the model's own number if left out."""
-    quiet: bool = False
-    """Print nothing but errors."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +30,41 @@ class View:
     port: int = 8080
     no_browser: bool = False
     """Only serve the page."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Depth Anything 3 on photos -> da3_output.npz, scene.glb, depth pictures (needs its package and weights)."""
+
+    photos: Annotated[Path, tyro.conf.Positional]
+    """Folder of photos, or a scene with images/."""
+    out: Path | None = None
+    """Folder to make; da3_outputs/<name of the photos' folder> if left out."""
+    model_path: str | None = None
+    """Folder of weights, or a name on the Hugging Face hub; found in checkpoints/ and the hub's cache if left out."""
+    process_res: int = 504
+    """Longest side of a photo as the network sees it, pixels."""
+    no_vis: bool = False
+    """No scene.glb and no pictures."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Downsample:
+    """Thin out the points of a GLB or PLY: the mean of each cell, every n-th point, or a share by chance."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """GLB or PLY: points, a mesh (its vertices), or Gaussians."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """.ply or .glb."""
+    voxel: float | None = None
+    """Side of the cells."""
+    uniform: int | None = None
+    """Every so many points."""
+    random: float | None = None
+    """Share to keep, in (0, 1]."""
+    seed: int = 42
+    """Of --random."""
 
 
 @dataclass(frozen=True)
@@ -114,60 +114,102 @@ class Evaluate:
 
 Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Depth, tyro.conf.subcommand("depth")]
+    | Annotated[Downsample, tyro.conf.subcommand("downsample")]
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
 )
 
 
+PUBLIC_DEPTH_NAMES = {"--output-path": "--out", "--output-dir": "--out"}
+PUBLIC_DEPTH_PHOTOS = ("--input-path", "--image-dir")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `mvsam3d`. Returns the exit status."""
-    command: Command = tyro.cli(Command, prog="mvsam3d", args=arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["reconstruct"]:
+        given = with_our_names(given)
+    elif given[:1] == ["depth"]:
+        given = with_our_names(given, PUBLIC_DEPTH_NAMES, PUBLIC_DEPTH_PHOTOS)
+    command: Command = tyro.cli(Command, prog="mvsam3d", args=given)
+    return _guarded("mvsam3d", lambda: _dispatch(command))
+
+
+def public_main(arguments: list[str] | None = None) -> int:
+    """Entry point of run_inference_weighted.py: the same flags, both stages weighted by entropy, results where it puts them."""
+    given = with_our_names(sys.argv[1:] if arguments is None else arguments)
+    flags = tyro.cli(Reconstruct, prog="run_inference_weighted.py", args=given)
+
+    def run() -> None:
+        weighted = replace(flags, weighting=flags.weighting or "entropy", debug_images=True)
+        _reconstruct(weighted, public_folder(flags, datetime.now()))
+
+    return _guarded("run_inference_weighted.py", run)
+
+
+def _guarded(name: str, run: Callable[[], None]) -> int:
+    """Exit status of a command; what is wrong with the input is one line."""
     try:
-        match command:
-            case Reconstruct():
-                _reconstruct(command)
-            case View():
-                _view(command)
-            case Train():
-                _train(command)
-            case Evaluate():
-                _evaluate(command)
+        run()
     except MvSam3dError as error:
-        print(f"mvsam3d: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mvsam3d: interrupted, nothing was written", file=sys.stderr)
+        print(f"{name}: interrupted, nothing was written", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def _reconstruct(command: Reconstruct) -> None:
-    from mvsam3d.jobs import Job, run_job
+def _dispatch(command: Command) -> None:
+    match command:
+        case Reconstruct():
+            _reconstruct(command)
+        case Depth():
+            _depth(command)
+        case Downsample():
+            _downsample(command)
+        case View():
+            _view(command)
+        case Train():
+            _train(command)
+        case Evaluate():
+            _evaluate(command)
 
-    job = Job(
-        scene=command.photos,
-        out=command.out or Path("results") / command.photos.resolve().name,
-        object_name=command.object,
-        views=tuple(command.views.split(",")) if command.views else None,
-        model=command.model,
-        seed=command.seed,
-        skip_bad_views=command.skip_bad_views,
-        overwrite=command.overwrite,
-        fusion=command.fusion,
-        weighting=command.weighting,
-        cameras=command.cameras,
-        drop_outliers=command.drop_outliers,
-        search_poses=command.search_poses,
-        structure_steps=command.structure_steps,
-        slat_steps=command.slat_steps,
-    )
-    with _progress(quiet=command.quiet) as progress:
-        report = run_job(job, progress=progress)
-    if not command.quiet:
-        print(f"{job.out}/result.glb  {report['mesh']['faces']} faces")
-        print(f"{job.out}/result.ply  {report['gaussians']} Gaussians")
-        print(f"{job.out}/preview.png  mvsam3d view {job.out}")
+
+def _reconstruct(flags: Reconstruct, out: Path | None = None) -> None:
+    from mvsam3d.jobs import run_job
+
+    job = job_from_flags(flags, out)
+    with _progress(quiet=flags.quiet) as progress:
+        run_job(job, progress=progress)
+    if flags.quiet:
+        return
+    names = (job.object_name or "").split(",")
+    folders = [job.out / name.strip() for name in names] if len(names) > 1 else [job.out]
+    for folder in folders:
+        for name in ("result.glb", "result.ply", "preview.png"):
+            if (folder / name).is_file():
+                print(folder / name)
+    print(f"to look at it: mvsam3d view {folders[0]}")
+
+
+def _depth(command: Depth) -> None:
+    from mvsam3d.perception.depth_anything import DepthOptions, run_depth
+
+    out = command.out or Path("da3_outputs") / command.photos.resolve().name
+    options = DepthOptions(command.photos, out, command.model_path, command.process_res, command.no_vis, command.device)
+    run_depth(options)
+    print(f"{out}/da3_output.npz")
+
+
+def _downsample(command: Downsample) -> None:
+    from mvsam3d.io.point_clouds import Downsampling, chosen_thinning, downsample
+
+    how = chosen_thinning(voxel=command.voxel, uniform=command.uniform, random=command.random, seed=command.seed)
+    done = downsample(Downsampling(command.source, command.output, how))
+    print(f"{command.output}: {done.after:,} of {done.before:,} points")
 
 
 @contextmanager

@@ -31,3 +31,7 @@ class MissingExtra(MvSam3dError):
 
 class NothingFound(MvSam3dError):
     """The model finds no object in the photos."""
+
+
+class ObjectsFailed(MvSam3dError):
+    """Of several objects, those named could not be reconstructed."""

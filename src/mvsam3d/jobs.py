@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from mvsam3d import inspection
+from mvsam3d.errors import InvalidOption, MvSam3dError, ObjectsFailed
+from mvsam3d.exports.scenes import write_merged_objects
+from mvsam3d.generation.budget import MemoryBudget
+from mvsam3d.generation.evidence import Sight
 from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed, PlainMean, Weighting
+from mvsam3d.inspection import Extras
 from mvsam3d.io.cameras import load_cameras
+from mvsam3d.io.depth import DepthViews, load_depth
 from mvsam3d.io.photos import SkippedView, load_photos
-from mvsam3d.io.runs import run_folder
+from mvsam3d.io.runs import RunFolder, run_folder
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
+from mvsam3d.models.config import ModelConfig
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.pipeline import ReconstructionConfig, check_config, reconstruct
-from mvsam3d.results import RunFacts, write_results
+from mvsam3d.pipeline import ReconstructionConfig, Reference, check_config, reconstruct
+from mvsam3d.results import FORMATS, Format, RunFacts, write_results
+from mvsam3d.types import Camera, Photo
+from mvsam3d.views.depth_maps import photo_cameras, photo_pointmaps
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +50,82 @@ SHARES = {
 
 
 @dataclass(frozen=True)
+class ViewWeights:
+    """How much the views count. Layers and steps count from 0; None is the model's own choice."""
+
+    stage1: Literal["mean", "entropy"] | None = None
+    stage1_alpha: float = 30.0
+    stage1_floor: float = 1e-3
+    stage1_layer: int | None = None
+    stage1_step: int = 0
+    stage2: Literal["mean", "entropy", "visibility", "mixed"] | None = None
+    stage2_entropy_alpha: float = 30.0
+    stage2_visibility_alpha: float = 30.0
+    stage2_floor: float = 1e-3
+    stage2_layer: int | None = None
+    stage2_step: int = 0
+    combine: Literal["average", "multiply"] = "average"
+    visibility_share: float = 0.5
+    object_entropy: bool = False
+
+    def of_stage1(self, own: Literal["mean", "entropy"]) -> Weighting:
+        """The weighting; `own`: the model's."""
+        return PlainMean() if (self.stage1 or own) == "mean" else ByEntropy(self.stage1_alpha, self.stage1_floor)
+
+    def of_stage2(self, own: Literal["mean", "entropy"]) -> Weighting:
+        """The weighting; `own`: the model's."""
+        source = self.stage2 or own
+        match source:
+            case "mean":
+                return PlainMean()
+            case "entropy":
+                return ByEntropy(self.stage2_entropy_alpha, self.stage2_floor)
+            case "visibility":
+                return ByVisibility(self.stage2_visibility_alpha, self.stage2_floor)
+            case "mixed":
+                return Mixed(
+                    self.stage2_entropy_alpha,
+                    self.stage2_visibility_alpha,
+                    self.stage2_floor,
+                    self.combine,
+                    self.visibility_share,
+                )
+            case _:
+                assert_never(source)
+
+
+@dataclass(frozen=True)
 class Job:
     """One reconstruction to run."""
 
     scene: Path
     out: Path
     object_name: str | None = None
+    """Name of the mask folder; several with commas are reconstructed one after the other."""
     views: tuple[str, ...] | None = None
     model: str = "small"
-    """small, or the folder of a checkpoint."""
+    """small, the folder of a checkpoint, or the name of one in checkpoints/."""
     seed: int = 42
     skip_bad_views: bool = False
     overwrite: bool = False
+    device: str = "cpu"
     fusion: Literal["joint", "velocity"] | None = None
-    weighting: Literal["mean", "entropy", "visibility", "mixed"] = "mean"
+    weights: ViewWeights = field(default_factory=ViewWeights)
     cameras: Path | None = None
     """File or folder of cameras, see `io.cameras`."""
+    depth: Path | None = None
+    """da3_output.npz: point maps, and cameras if none are given."""
+    sight: Sight = field(default_factory=Sight)
+    visibility_compat: bool = False
+    noise_compat: bool = False
+    reference: Reference = "first"
     drop_outliers: bool | None = None
     search_poses: bool | None = None
     structure_steps: int | None = None
     slat_steps: int | None = None
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    formats: tuple[Format, ...] = FORMATS
+    extras: Extras = field(default_factory=Extras)
 
 
 Progress = Callable[[str, int, int], None]
@@ -68,82 +138,222 @@ def share_done(stage: str, done: int, of: int) -> float:
     return start + (SHARES[stage] - start) * done / max(of, 1)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a job reads before any network is loaded."""
+
+    photos: tuple[Photo, ...]
+    skipped: tuple[SkippedView, ...]
+    cameras: tuple[Camera, ...] | None
+    depth: DepthViews | None
+    pointmaps_p3d: tuple[Float[Tensor, "3 _ _"], ...] | None
+    config: ReconstructionConfig
+
+
+class Loaded:
+    """A checkpoint whose sizes are known at once and whose networks are loaded once, when they are needed."""
+
+    def __init__(self, model: str, device: str) -> None:
+        """Raises: CheckpointMismatch, InvalidOption."""
+        self.folder = checkpoint_folder(model)
+        self.size, _ = read_config(self.folder)
+        self.device = _device(device)
+
+    @cached_property
+    def models(self) -> tuple[Models, dict[str, Any]]:
+        """Networks and card."""
+        use_fast_exact_matmul()
+        models, _, card = load_checkpoint(self.folder)
+        return models.to(self.device), card
+
+
 def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Reconstruct and write the result folder, whole or not at all; returns the report.
+    """Reconstruct and write the result folder, whole or not at all; returns the report, of several objects by their names.
 
     Photos, options and the checkpoint's config are checked before any network is built.
 
-    Raises: MvSam3dError: whatever is wrong with the input.
+    Raises: MvSam3dError: whatever is wrong with the input. ObjectsFailed: some of several objects; the others are written.
     """
     tell = progress or (lambda stage, done, of: None)
     tell("loading", 0, 1)
-    model_folder = checkpoint_folder(job.model)
-    size, _ = read_config(model_folder)
+    inspection.check_extras(job.extras, depth=job.depth)
+    loaded = Loaded(job.model, job.device)
     with run_folder(job.out, overwrite=job.overwrite) as folder, folder.log():
-        photos, skipped = load_photos(
-            job.scene, object_name=job.object_name, views=job.views, skip_bad_views=job.skip_bad_views
+        if job.object_name is None or "," not in job.object_name:
+            return _run(job, folder, loaded, tell)
+        reports, failed = _run_objects(job, folder, loaded, tell)
+    if failed:
+        raise ObjectsFailed(
+            f"{len(failed)} of {len(failed) + len(reports)} objects failed, the others are in {job.out}: "
+            + "; ".join(f"{name}: {problem}" for name, problem in failed.items())
         )
-        log.info(
-            "%s: %d views (%s), seed %d, model %s",
-            job.scene,
-            len(photos),
-            ", ".join(p.name for p in photos),
-            job.seed,
-            job.model,
+    return reports
+
+
+def _run_objects(
+    job: Job, folder: RunFolder, loaded: Loaded, tell: Progress
+) -> tuple[dict[str, Any], dict[str, MvSam3dError]]:
+    """Each object in its own folder; the reports of those that succeed and the errors of the others. Raises if all fail."""
+    names = [name.strip() for name in (job.object_name or "").split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise InvalidOption(f"objects {job.object_name!r}: give each name once, with commas between")
+    reports: dict[str, Any] = {}
+    failed: dict[str, MvSam3dError] = {}
+    for name in names:
+        part = RunFolder(folder.path(f"{name}/x").parent)
+        try:
+            reports[name] = _run(replace(job, object_name=name), part, loaded, tell, several=True)
+        except MvSam3dError as error:
+            log.error("object %s: %s", name, error)
+            failed[name] = error
+            shutil.rmtree(part.folder)
+    if not reports:
+        raise ObjectsFailed(
+            "every object failed: " + "; ".join(f"{name}: {problem}" for name, problem in failed.items())
         )
-        for view in skipped:
-            log.warning("view %s left out: %s", view.name, view.reason)
-        cameras = None if job.cameras is None else load_cameras(job.cameras, [photo.name for photo in photos])
-        structure_weighting, slat_weighting = _weightings(job)
-        config = ReconstructionConfig(
-            fusion=job.fusion,
-            structure_steps=job.structure_steps,
-            structure_weighting=structure_weighting,
-            slat_steps=job.slat_steps,
-            slat_weighting=slat_weighting,
-            drop_outliers=job.drop_outliers,
-            search_poses=job.search_poses,
+    _merge_objects(job, folder, list(reports))
+    return reports, failed
+
+
+def _merge_objects(job: Job, folder: RunFolder, names: Sequence[str]) -> None:
+    """All objects in one scene, where depth says how they stand to each other."""
+    if job.depth is None:
+        log.warning(
+            "the objects are not merged: without depth (--da3-output) their distances to each other are unknown"
         )
-        check_config(config, size, len(photos), cameras)
-        use_fast_exact_matmul()
-        models, _, card = load_checkpoint(model_folder)
-        noise = torch.Generator().manual_seed(job.seed)
-        result = reconstruct(photos, models, config, noise, cameras=cameras, progress=progress)
-        for i in sorted(set(range(len(photos))) - set(result.kept)):
-            reason = "it shows something else than the others: another object, or a wrong mask (--drop-outliers False keeps it)"
-            log.warning("view %s left out: %s", photos[i].name, reason)
-            skipped = (*skipped, SkippedView(photos[i].name, reason))
-        photos = tuple(photos[i] for i in result.kept)
-        tell("writing", 0, 1)
-        facts = RunFacts(job.seed, {"name": job.model, "card": card}, _options(job, models), skipped)
-        report = write_results(folder, photos, result, facts)
-        for stage, seconds in result.seconds.items():
-            log.info("%s: %.2f s", stage, seconds)
-        tell("writing", 1, 1)
+        return
+    for suffix in ("", "_optimized"):
+        files = {name: folder.folder / name / f"result_merged_scene{suffix}.glb" for name in names}
+        there = {name: file for name, file in files.items() if file.is_file()}
+        if there:
+            write_merged_objects(folder, there, with_scene=job.extras.merge_scene, suffix=suffix)
+
+
+def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several: bool = False) -> dict[str, Any]:
+    """One object into a folder; `several`: one of those that are merged."""
+    inputs = read_inputs(job, loaded.size)
+    photos = inputs.photos
+    log.info(
+        "%s: %d views (%s), seed %d, model %s",
+        job.scene,
+        len(photos),
+        ", ".join(photo.name for photo in photos),
+        job.seed,
+        job.model,
+    )
+    for view in inputs.skipped:
+        log.warning("view %s left out: %s", view.name, view.reason)
+    models, card = loaded.models
+    result = reconstruct(
+        photos,
+        models,
+        inputs.config,
+        torch.Generator().manual_seed(job.seed),
+        pointmaps_p3d=inputs.pointmaps_p3d,
+        cameras=inputs.cameras,
+        same_units=inputs.depth is not None and job.cameras is None,
+        observers=inspection.observers(job.extras, folder, loaded.size, inputs.config, len(photos)),
+        progress=tell,
+    )
+    skipped = inputs.skipped
+    for i in sorted(set(range(len(photos))) - set(result.kept)):
+        reason = (
+            "it shows something else than the others: another object, or a wrong mask (--drop-outliers False keeps it)"
+        )
+        log.warning("view %s left out: %s", photos[i].name, reason)
+        skipped = (*skipped, SkippedView(photos[i].name, reason))
+    photos = tuple(photos[i] for i in result.kept)
+    tell("writing", 0, 1)
+    facts = RunFacts(job.seed, {"name": job.model, "card": card}, _options(job, loaded.size), skipped)
+    report = write_results(folder, photos, result, facts, job.formats)
+    seen = None
+    if inputs.depth is not None and inputs.pointmaps_p3d is not None:
+        seen = inspection.Depth(
+            inputs.depth.select([photo.name for photo in photos]),
+            tuple(inputs.pointmaps_p3d[i] for i in result.kept),
+            inputs.depth.cameras[0],
+        )
+    name = job.object_name or "object"
+    inspection.write_extras(
+        job.extras, folder, name, photos, result, inputs.config, seen, seed=job.seed, several=several
+    )
+    for stage, seconds in result.seconds.items():
+        log.info("%s: %.2f s", stage, seconds)
+    tell("writing", 1, 1)
     return report
 
 
-def _weightings(job: Job) -> tuple[Weighting, Weighting]:
-    """Of stage 1, which knows no voxels that cameras could see, and of stage 2."""
-    match job.weighting:
-        case "mean":
-            return PlainMean(), PlainMean()
-        case "entropy":
-            return ByEntropy(), ByEntropy()
-        case "visibility":
-            return PlainMean(), ByVisibility()
-        case "mixed":
-            return ByEntropy(), Mixed()
-        case _:
-            assert_never(job.weighting)
+def read_inputs(job: Job, size: ModelConfig) -> Inputs:
+    """Photos, cameras and depth of a job, all checked, for a model of this size. Raises: MvSam3dError."""
+    photos, skipped = load_photos(
+        job.scene, object_name=job.object_name, views=job.views, skip_bad_views=job.skip_bad_views
+    )
+    names = [photo.name for photo in photos]
+    depth = None if job.depth is None else load_depth(job.depth, names)
+    cameras, pointmaps = None, None
+    if depth is not None:
+        cameras, pointmaps = photo_cameras(depth, photos), photo_pointmaps(depth, photos)
+    if job.cameras is not None:
+        if job.cameras.suffix.lower() == ".npz":
+            cameras = photo_cameras(load_depth(job.cameras, names), photos)
+        else:
+            cameras = load_cameras(job.cameras, names)
+    config = _config(job, size)
+    check_config(config, size, len(photos), cameras, depth=pointmaps is not None)
+    return Inputs(tuple(photos), tuple(skipped), cameras, depth, pointmaps, config)
 
 
-def _options(job: Job, models: Models) -> dict[str, Any]:
-    sampling = models.config.sampling
+def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
+    own, weights = size.sampling.weighting, job.weights
+    return ReconstructionConfig(
+        fusion=job.fusion,
+        structure_steps=job.structure_steps,
+        structure_weighting=weights.of_stage1(own),
+        structure_block=weights.stage1_layer,
+        structure_record_step=weights.stage1_step,
+        slat_steps=job.slat_steps,
+        slat_weighting=weights.of_stage2(own),
+        slat_block=weights.stage2_layer,
+        slat_record_step=weights.stage2_step,
+        object_entropy=weights.object_entropy,
+        noise_compat=job.noise_compat,
+        visibility_compat=job.visibility_compat,
+        reference=job.reference,
+        memory=job.memory,
+        drop_outliers=job.drop_outliers,
+        search_poses=job.search_poses,
+        sight=job.sight,
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise InvalidOption(
+            f"the device {name!r} cannot be used here ({str(problem).splitlines()[0]}): give cpu, or install a torch for it"
+        ) from problem
+    return device
+
+
+def _options(job: Job, size: ModelConfig) -> dict[str, Any]:
+    own = size.sampling
     return {
-        "fusion": job.fusion or ("joint" if models.config.joint_views else "velocity"),
-        "weighting": job.weighting,
+        "fusion": job.fusion or ("joint" if size.joint_views else "velocity"),
+        "weights": {
+            **vars(job.weights),
+            "stage1": job.weights.stage1 or own.weighting,
+            "stage2": job.weights.stage2 or own.weighting,
+        },
         "cameras": None if job.cameras is None else str(job.cameras),
-        "structure_steps": job.structure_steps or sampling.structure_steps,
-        "slat_steps": job.slat_steps or sampling.slat_steps,
+        "depth": None if job.depth is None else str(job.depth),
+        "reference": job.reference,
+        "structure_steps": job.structure_steps or own.structure_steps,
+        "slat_steps": job.slat_steps or own.slat_steps,
+        "drop_outliers": own.drop_outliers if job.drop_outliers is None else job.drop_outliers,
+        "search_poses": (own.search_poses and job.depth is None) if job.search_poses is None else job.search_poses,
+        "noise_compat": job.noise_compat,
+        "visibility_compat": job.visibility_compat,
+        "sight": vars(job.sight),
     }

@@ -20,7 +20,7 @@ from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.generation import slat_stage, structure_stage
 from mvsam3d.generation.agreement import LEAST_VIEWS, agreeing
 from mvsam3d.generation.budget import MemoryBudget
-from mvsam3d.generation.evidence import centres_in_object, tokens_of, visibility
+from mvsam3d.generation.evidence import Sight, cameras_in_object, tokens_of, tokens_seen, visibility
 from mvsam3d.generation.guidance import Guidance, without_condition
 from mvsam3d.generation.latents import structure_noise
 from mvsam3d.generation.pose import camera_from_object, decode_poses, placed_camera, pose_from_similarity
@@ -28,6 +28,7 @@ from mvsam3d.generation.pose_search import PoseSearch, searched_pose
 from mvsam3d.generation.running_weights import Recording, Watch, check_recording, patches
 from mvsam3d.generation.slat_stage import SlatSampling, SlatStatistics, sample_slat
 from mvsam3d.generation.structure_stage import StructureSampling, sample_structure
+from mvsam3d.generation.visibility_compat import public_visibility
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
 from mvsam3d.generation.weighting import Evidence, PlainMean, Weighting, check_floor, needs_visibility
 from mvsam3d.geometry.transforms import inverse
@@ -38,6 +39,7 @@ from mvsam3d.meshing.texture import TextureConfig, textured
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.structure_vae import grid_from_tokens
+from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.types import (
     Camera,
@@ -60,6 +62,7 @@ from mvsam3d.views.prepare import ViewConfig, prepare_views
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
+Stage = Literal["structure", "slat"]
 Reference = Literal["first", "largest-mask", "most-visible"] | int
 STAGES = ("views", "structure", "appearance", "mesh", "texture", "poses")
 STRUCTURE_BLOCK, SLAT_BLOCK = 9, 6  # where the public system measures attention
@@ -101,8 +104,10 @@ class ReconstructionConfig:
     search_poses: bool | None = None
     """Look for the pose in which the finished mesh fits each photo best, beginning with the predicted one (`generation.pose_search`)."""
     pose_search: PoseSearch = field(default_factory=PoseSearch)
-    occlusion_tolerance: float = 4.0
-    """Parts of the object no farther than this from a voxel do not hide it from a camera, in 64ths of the cube."""
+    sight: Sight = field(default_factory=Sight)
+    """What keeps a given camera from seeing a voxel."""
+    visibility_compat: bool = False
+    """Weigh by what the public system takes for visibility (`generation.visibility_compat`): for comparison with it only."""
     cleanup: CleanupConfig = field(default_factory=CleanupConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
 
@@ -111,10 +116,10 @@ class ReconstructionConfig:
 class Observers:
     """Who wants to see what while a reconstruction is made."""
 
-    structure: Watch = field(default_factory=Watch)
-    slat: Watch = field(default_factory=Watch)
-    slat_conditions: Callable[[Conditions], None] | None = None
-    """Told the condition tokens of stage 2."""
+    attention: Callable[[Stage, int, slice, Int32[Tensor, "latent 3"]], AttentionProbe] | None = None
+    """Probe for the attention of a stage in a step, given the patches of a view's own photo and the cells of the latents."""
+    slat_start: Callable[[Conditions, Float[Tensor, "1 voxel channel"], Voxels], None] | None = None
+    """Told what stage 2 starts from: condition tokens, noise, voxels."""
 
 
 def reconstruct(
@@ -125,6 +130,7 @@ def reconstruct(
     *,
     pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None = None,
     cameras: Sequence[Camera] | None = None,
+    same_units: bool = False,
     observers: Observers | None = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
@@ -136,12 +142,13 @@ def reconstruct(
         config: choices.
         noise: CPU generator: equal seeds give equal results.
         pointmaps_p3d: one for each photo, or none (the public model needs them).
-        cameras: one for each photo, or none; weighting by visibility needs them. In units of the point maps, if there are any.
+        cameras: one for each photo, or none; weighting by visibility needs them.
+        same_units: their lengths are those of the point maps; if not, the world is scaled so that the object is as far as its pose says.
         observers: shown attention, weights and noise.
         progress: told of every stage and step.
     Raises: BadPhoto, InvalidOption, NothingFound: the model sees no object in the photos.
     """
-    check_config(config, models.config, len(photos), cameras)
+    check_config(config, models.config, len(photos), cameras, depth=pointmaps_p3d is not None)
     size, clock, observers = models.config, _Clock(progress), observers or Observers()
     device = next(models.parameters()).device
     records: list[FusionRecord] = []
@@ -155,18 +162,19 @@ def reconstruct(
             cameras = None if cameras is None else [cameras[i] for i in kept]
         with clock.stage("structure"):
             grid = size.structure.flow.grid
-            watch = recorded(observers.structure, "structure", all_cells(grid), grid, records)
+            watch = watching(observers, "structure", all_cells(grid), grid, records)
             latents = structure_latents(models, maps, config, noise, clock.step, watch=watch)
             voxels = occupied(models, latents)
         with clock.stage("appearance"):
             poses = _poses(latents, views)
-            reference = reference_view(config.reference, photos, poses, voxels, kept, config.occlusion_tolerance)
+            reference = reference_view(config.reference, photos, poses, voxels, kept, config.sight.tolerance)
             seen = None
             if cameras is not None:
-                seen = seen_by_cameras(
-                    voxels, cameras, photos, poses, reference, config, metric=pointmaps_p3d is not None
+                near = None if pointmaps_p3d is None else [pointmaps_p3d[i] for i in kept]
+                seen, cameras = seen_by_cameras(
+                    voxels, cameras, photos, poses[reference], reference, config, near, same_units=same_units
                 )
-            watch = recorded(observers.slat, "slat", tokens_of(voxels)[0], voxels.resolution // 2, records)
+            watch = watching(observers, "slat", tokens_of(voxels)[0], voxels.resolution // 2, records)
             slat = structured_latents(
                 models,
                 maps,
@@ -176,7 +184,7 @@ def reconstruct(
                 clock.step,
                 visibility=seen,
                 watch=watch,
-                shown=observers.slat_conditions,
+                started=observers.slat_start,
             )
             gaussians, cubes = decoded(models, slat)
         with clock.stage("mesh"):
@@ -187,7 +195,10 @@ def reconstruct(
         with clock.stage("texture"):
             plain, mesh = mesh, textured(mesh, None, config.texture)
         with clock.stage("poses"):
-            if size.sampling.search_poses if config.search_poses is None else config.search_poses:
+            own = (
+                size.sampling.search_poses and pointmaps_p3d is None
+            )  # depth tells more of place and size than outlines
+            if own if config.search_poses is None else config.search_poses:
                 poses = searched_poses(plain, photos, views, poses, config.pose_search, clock.step)
     return Reconstruction(
         mesh,
@@ -199,26 +210,29 @@ def reconstruct(
         reference,
         tuple(records),
         seen,
+        None if cameras is None else tuple(cameras),
         seconds=clock.seconds,
     )
 
 
-def recorded(
-    watch: Watch,
-    stage: Literal["structure", "slat"],
+def watching(
+    observers: Observers,
+    stage: Stage,
     coords: Int32[Tensor, "latent 3"],
     resolution: int,
     records: list[FusionRecord],
 ) -> Watch:
-    """The same observers, and `records`, to which the stage's weights are added."""
+    """What the observers want of a stage, and `records`, to which its weights are added."""
 
     def weights(evidence: Evidence, per_latent: Float[Tensor, "view latent"]) -> None:
         known = [None if value is None else value.float().cpu() for value in (evidence.entropy, evidence.visibility)]
         records.append(FusionRecord(stage, coords.cpu(), resolution, per_latent.float().cpu(), *known))
-        if watch.weights is not None:
-            watch.weights(evidence, per_latent)
 
-    return replace(watch, weights=weights)
+    probe = observers.attention
+    return Watch(
+        attention=None if probe is None else lambda step, patches: probe(stage, step, patches, coords),
+        weights=weights,
+    )
 
 
 def reference_view(
@@ -249,20 +263,30 @@ def seen_by_cameras(
     voxels: Voxels,
     cameras: Sequence[Camera],
     photos: Sequence[Photo],
-    poses: Sequence[Pose],
+    pose: Pose,
     reference: int,
     config: ReconstructionConfig,
+    pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None,
     *,
-    metric: bool,
-) -> Float[Tensor, "view token"]:
-    """Which tokens of the voxels each given camera sees."""
-    pose = camera_from_object(poses[reference])
-    centres = centres_in_object(cameras, photos, pose, reference=reference, same_units=metric)
-    return visibility(voxels, centres, config.occlusion_tolerance)
+    same_units: bool,
+) -> tuple[Float[Tensor, "view token"], tuple[Camera, ...]]:
+    """Which tokens of the voxels each given camera sees, and the cameras with the object frame as their world."""
+    placed = cameras_in_object(cameras, photos, camera_from_object(pose), reference=reference, same_units=same_units)
+    if config.visibility_compat:
+        return public_visibility(voxels, cameras, pose, config.sight.tolerance), placed
+    depths = None if pointmaps_p3d is None else [points[2].double().numpy() for points in pointmaps_p3d]
+    return tokens_seen(voxels, placed, config.sight, masks=[photo.mask for photo in photos], depths=depths), placed
 
 
-def check_config(config: ReconstructionConfig, size: ModelConfig, views: int, cameras: Sequence[Camera] | None) -> None:
-    """Everything that can be wrong with the choices for a model of this size, before it is loaded.
+def check_config(
+    config: ReconstructionConfig,
+    size: ModelConfig,
+    views: int,
+    cameras: Sequence[Camera] | None,
+    *,
+    depth: bool = False,
+) -> None:
+    """Everything that can be wrong with the choices for a model of this size, before it is loaded. `depth`: point maps are given.
 
     Raises: InvalidOption: steps, blocks or weights out of range, or a weighting without the cameras that it needs.
     """
@@ -282,6 +306,8 @@ def check_config(config: ReconstructionConfig, size: ModelConfig, views: int, ca
         raise InvalidOption(
             "stage 1 cannot be weighted by visibility, there are no voxels yet: use entropy or the plain mean"
         )
+    if config.sight.depth and cameras is not None and not depth:
+        raise InvalidOption("visibility by depth needs depth maps: give --da3-output, or leave --visibility-depth out")
     if needs_visibility(config.slat_weighting) and cameras is None:
         raise InvalidOption("weighting by visibility needs to know the cameras: give --cameras, or weigh by entropy")
     for how in (config.structure_weighting, config.slat_weighting):
@@ -454,14 +480,14 @@ def structured_latents(
     *,
     visibility: Float[Tensor, "view token"] | None = None,
     watch: Watch | None = None,
-    shown: Callable[[Conditions], None] | None = None,
+    started: Callable[[Conditions, Float[Tensor, "1 voxel channel"], Voxels], None] | None = None,
 ) -> Slat:
-    """Stage 2; `shown` is told the condition tokens."""
+    """Stage 2; `started` is told what it starts from."""
     size = models.config
     sampling = slat_sampling(config, size)
     conditions = models.slat_condition.of_object(maps, together=_together(models, config))
-    if shown is not None:
-        shown(conditions)
+    if started is not None:
+        watch = replace(watch or Watch(), start=lambda noise: started(conditions, noise, voxels))
     if config.object_entropy:
         sampling = replace(sampling, recording=_of_object(sampling.recording, conditions, maps))
     return sample_slat(

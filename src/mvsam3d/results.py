@@ -5,15 +5,16 @@ from __future__ import annotations
 import platform
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from mvsam3d.generation.pose import placed_camera
+from mvsam3d.generation.pose import camera_from_object, placed_camera
 from mvsam3d.io.glb import write_glb
 from mvsam3d.io.photos import SkippedView
 from mvsam3d.io.ply import write_ply
@@ -26,6 +27,9 @@ FRAMES: dict[str, list[list[float]]] = {  # on column vectors
     "glb_from_object": [[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]],
     "camera_from_p3d_camera": [[-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
 }
+MATRICES = {name: np.array(matrix, np.float64) for name, matrix in FRAMES.items()}
+Format = Literal["gaussian", "mesh"]
+FORMATS: tuple[Format, ...] = ("gaussian", "mesh")
 SILHOUETTE_SIDE = 256  # pixels along the longer side of the photo in which silhouettes are compared
 PACKAGES = ("mvsam3d", "torch", "numpy", "numba", "trimesh")
 
@@ -41,20 +45,33 @@ class RunFacts:
 
 
 def write_results(
-    folder: RunFolder, photos: Sequence[Photo], result: Reconstruction, facts: RunFacts
+    folder: RunFolder,
+    photos: Sequence[Photo],
+    result: Reconstruction,
+    facts: RunFacts,
+    formats: Collection[Format] = FORMATS,
 ) -> dict[str, Json]:
-    """Write result.glb, result.ply, params.npz, preview.png, report.json; returns the report."""
-    write_glb(folder.path("result.glb"), result.mesh)
-    write_ply(folder.path("result.ply"), result.gaussians)
-    first, has_depth = result.views[0], result.views[0].pointmap is not None
-    pointmap = (first.pointmap_scale, first.pointmap_shift) if len(photos) > 1 or has_depth else None
-    write_params(folder.path("params.npz"), result.poses[0], result.voxels, pointmap=pointmap)
-    cameras = [placed_camera(photo, pose) for photo, pose in zip(photos, result.poses, strict=True)]
+    """Write params.npz, preview.png, report.json, and result.glb and result.ply by the formats; returns the report."""
+    pose, view = result.poses[result.reference], result.views[result.reference]
+    placed = {"camera_from_object": camera_from_object(pose).double().numpy()}
+    if "mesh" in formats:
+        write_glb(folder.path("result.glb"), result.mesh, matrices=placed)
+    if "gaussian" in formats:
+        write_ply(folder.path("result.ply"), result.gaussians)
+    known = len(photos) > 1 or view.pointmap is not None
+    pointmap = (view.pointmap_scale, view.pointmap_shift) if known else None
+    write_params(folder.path("params.npz"), pose, result.voxels, pointmap=pointmap, matrices={**MATRICES, **placed})
+    cameras = cameras_of(photos, result)
     sheet = preview(photos, result.mesh, result.gaussians, cameras)
     Image.fromarray(sheet).save(folder.path("preview.png"), optimize=False)
     report = _report(photos, result, cameras, facts)
     folder.write_json("report.json", report)
     return report
+
+
+def cameras_of(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
+    """Each photo's camera by the object's pose in it, the object frame as the world."""
+    return [placed_camera(photo, pose) for photo, pose in zip(photos, result.poses, strict=True)]
 
 
 def silhouette_iou(photo: Photo, mesh: Mesh, camera: Camera) -> float:
@@ -87,8 +104,9 @@ def _report(
         "model": dict(facts.model),
         "options": dict(facts.options),
         "views": views,
+        "reference_view": photos[result.reference].name,
         "skipped_views": [{"name": view.name, "reason": view.reason} for view in facts.skipped],
-        "frames": {name: _matrix(np.array(matrix, np.float64)) for name, matrix in FRAMES.items()},
+        "frames": {name: _matrix(matrix) for name, matrix in MATRICES.items()},
         "mesh": {"vertices": len(result.mesh.vertices), "faces": len(result.mesh.faces)},
         "gaussians": len(result.gaussians.means),
         "voxels": {"count": len(result.voxels.coords), "resolution": result.voxels.resolution},

@@ -178,4 +178,5 @@ class Reconstruction:
     reference: int = 0  # the view whose pose is the object's, among those kept
     fusion: tuple[FusionRecord, ...] = ()  # of each stage in which views were weighted by evidence
     visibility: Float[Tensor, "view token"] | None = None  # 1 = seen by the view's camera, if cameras were given
+    cameras: tuple[Camera, ...] | None = None  # those given, placed around the object by the reference view's pose
     seconds: dict[str, float] = field(default_factory=dict)  # per stage

@@ -31,8 +31,8 @@ class Recording:
 class Watch:
     """What somebody wants to see of a stage while it is sampled."""
 
-    attention: Callable[[int], AttentionProbe] | None = None
-    """Probe for the first evaluation with condition in a step."""
+    attention: Callable[[int, slice], AttentionProbe] | None = None
+    """Probe for the first evaluation with condition in a step, given the step and the patches of a view's own photo."""
     weights: Callable[[Evidence, Float[Tensor, "view latent"]], None] | None = None
     """Told the weights of the views and what they were made of, once they are known; never for a single view."""
     start: Callable[[Any], None] | None = None
@@ -91,7 +91,7 @@ class RunningWeights:
             self._entropy = EntropyProbe(self._recording.block, self._patches, self._recording.hidden)
             probes.append(self._entropy)
         if self._watch.attention is not None:
-            probes.append(self._watch.attention(self._step))
+            probes.append(self._watch.attention(self._step, self._patches))
         return Probes(*probes) if probes else None
 
     def evaluated(self) -> Float[Tensor, "view latent"]:

@@ -161,13 +161,15 @@ def write_params(
     *,
     downsample_factor: int = 1,
     pointmap: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]] | None = None,
+    matrices: Mapping[str, Float[np.ndarray, "4 4"]] | None = None,
 ) -> None:
     """`params.npz` with the public keys, shapes and types; equal input gives equal bytes.
 
     Args:
-        pose: of the object in view 0, p3d camera axes; `scale` already multiplied by `downsample_factor`.
+        pose: of the object in the reference view, p3d camera axes; `scale` already multiplied by `downsample_factor`.
         voxels: the active cells.
-        pointmap: scale and shift of view 0's point map; left out with a single view, as the public system does.
+        pointmap: scale and shift of that view's point map; left out with a single view, as the public system does.
+        matrices: ways between frames, target_from_source on column vectors, kept by these names beside the public keys.
     """
     coords = voxels.coords.detach().cpu().numpy().astype(np.int32)
     arrays = {
@@ -179,6 +181,7 @@ def write_params(
     }
     if pointmap is not None:
         arrays["pointmap_scale"], arrays["pointmap_shift"] = _row(pointmap[0]), _row(pointmap[1])
+    arrays.update({name: np.asarray(matrix, np.float64) for name, matrix in (matrices or {}).items()})
     file = BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     write_whole(path, file.getvalue())

@@ -26,6 +26,7 @@ from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig
 
 CONFIG, WEIGHTS, ENCODERS = "config.json", "weights.safetensors", "encoders.safetensors"
+PUBLIC_CONFIG = "pipeline.yaml"  # of the public checkpoint
 LARGEST_CONFIG = 1 << 20  # bytes; ours has a few thousand
 LARGEST_HEADER = 16 << 20  # bytes; the public generator's 1,667 keys take 0.2 MB
 MOST_ELEMENTS = 20_000_000_000
@@ -35,8 +36,20 @@ _CONFIG = TypeAdapter(ModelConfig)
 
 
 def checkpoint_folder(model: str) -> Path:
-    """The folder of a model by name or path."""
-    return Path(str(files("mvsam3d") / "weights" / "small")) if model == "small" else Path(model)
+    """The folder of a model: shipped (small), a path, or a name below `checkpoints/` of the current folder, as the public system has them.
+
+    Raises: CheckpointMismatch: it holds the public checkpoint, which cannot be read yet.
+    """
+    if model == "small":
+        return Path(str(files("mvsam3d") / "weights" / "small"))
+    named = Path("checkpoints") / model
+    folder = Path(model) if Path(model).is_dir() or not named.is_dir() else named
+    if (folder / PUBLIC_CONFIG).is_file() and not (folder / CONFIG).is_file():
+        raise CheckpointMismatch(
+            f"{folder / PUBLIC_CONFIG}: this is the public SAM 3D Objects checkpoint, which mvsam3d cannot read yet. "
+            "Use --model small, or a folder that `mvsam3d train` exported"
+        )
+    return folder
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -99,7 +112,10 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The config and the card of a checkpoint folder. Raises: CheckpointMismatch."""
     path = folder / CONFIG
     if not path.is_file():
-        raise CheckpointMismatch(f"{folder} holds no {CONFIG}: give --model a folder that `mvsam3d train` exported")
+        raise CheckpointMismatch(
+            f"{folder} holds no {CONFIG}: give --model small, a folder that `mvsam3d train` exported, or the name of one in "
+            f"{Path.cwd() / 'checkpoints'}"
+        )
     if path.stat().st_size > LARGEST_CONFIG:
         raise CheckpointMismatch(f"{path} has {path.stat().st_size} bytes, more than any config: it is not one of ours")
     try:

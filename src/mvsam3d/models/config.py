@@ -58,6 +58,8 @@ class SamplingDefaults:
     occupancy_threshold: float = 0.0
     """Logit above which a cell is occupied."""
     prune_distance: int = 1
+    weighting: Literal["mean", "entropy"] = "entropy"
+    """Weights of the views, where a call does not choose."""
     drop_outliers: bool = False
     """Go on without a view that shows something else than the others."""
     search_poses: bool = False
@@ -147,6 +149,7 @@ SMALL = ModelConfig(
         slat_steps=1,
         slat_guidance=0.0,
         noise_scale=0.0,
+        weighting="mean",
         search_poses=True,
         drop_outliers=True,
     ),

@@ -77,7 +77,7 @@ class SparseResBlock3d(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Linear(channels, out_channels)
 
     def forward(
-        self, x: SparseTensor, emb: Float[Tensor, "batch channel"], onto: SparseGrid | None = None
+        self, x: SparseTensor, emb: Float[Tensor, "#batch channel"], onto: SparseGrid | None = None
     ) -> SparseTensor:
         """Apply; `onto` is the grid that a block which doubles the resolution leads back to."""
         scale, shift = self.emb_layers(emb).chunk(2, dim=-1)
@@ -113,7 +113,7 @@ class ModulatedSparseCrossBlock(nn.Module):
     def forward(
         self,
         x: SparseTensor,
-        emb: Float[Tensor, "batch channel"],
+        emb: Float[Tensor, "#batch channel"],
         context: Float[Tensor, "batch token condition"] | KeyValues,
         *,
         probe: AttentionProbe | None = None,
@@ -122,23 +122,23 @@ class ModulatedSparseCrossBlock(nn.Module):
         """Apply; `probe` sees the cross-attention as that of block number `block`."""
         return self.look_across(self.look_around(x, emb), emb, context, probe=probe, block=block)
 
-    def look_around(self, x: SparseTensor, emb: Float[Tensor, "batch channel"]) -> SparseTensor:
+    def look_around(self, x: SparseTensor, emb: Float[Tensor, "#batch channel"]) -> SparseTensor:
         """The part before the first look at the condition: self-attention."""
-        shift, scale, gate = self._modulation(x, emb)[:3]
+        shift, scale, gate = self._modulation(x, emb, slice(0, 3))
         h = self.self_attn(x.replace(self.norm1(x.feats) * (1 + scale) + shift))
         return x.replace(x.feats + h.feats * gate)
 
     def look_across(
         self,
         x: SparseTensor,
-        emb: Float[Tensor, "batch channel"],
+        emb: Float[Tensor, "#batch channel"],
         context: Float[Tensor, "batch token condition"] | KeyValues,
         *,
         probe: AttentionProbe | None = None,
         block: int = 0,
     ) -> SparseTensor:
         """The rest: cross-attention and network."""
-        shift, scale, gate = self._modulation(x, emb)[3:]
+        shift, scale, gate = self._modulation(x, emb, slice(3, 6))
         h = self.cross_attn(x.replace(self.norm2(x.feats)), context, probe=probe, block=block)
         x = x.replace(x.feats + h.feats)
         return x.replace(x.feats + self.mlp(self.norm3(x.feats) * (1 + scale) + shift) * gate)
@@ -154,8 +154,13 @@ class ModulatedSparseCrossBlock(nn.Module):
         kv = context if isinstance(context, KeyValues) else self.cross_attn.keys_values(context)
         self.cross_attn.show(x.replace(self.norm2(x.feats)), kv, probe, block)
 
-    def _modulation(self, x: SparseTensor, emb: Float[Tensor, "batch channel"]) -> list[Tensor]:
-        return [x.grid.spread(part) for part in self.adaLN_modulation(emb).chunk(6, dim=-1)]
+    def _modulation(self, x: SparseTensor, emb: Float[Tensor, "#batch channel"], parts: slice) -> list[Tensor]:
+        """Some of the six: shift, scale and gate of self-attention, then of the network."""
+        linear, width = self.adaLN_modulation[1], emb.shape[1]
+        assert isinstance(linear, nn.Linear)
+        rows = slice(parts.start * width, parts.stop * width)
+        modulation = F.linear(F.silu(emb), linear.weight[rows], linear.bias[rows])
+        return [x.grid.spread(part) for part in modulation.chunk(parts.stop - parts.start, dim=-1)]
 
 
 class SlatFlow(nn.Module):
@@ -245,7 +250,7 @@ class SlatFlow(nn.Module):
             grids[id(fine)] = copied
         rows = onto.batch_size
         tokens, *skips = [SparseTensor(h.feats.repeat(rows, 1), grids[id(h.grid)]) for h in (tokens, *skips)]
-        return tokens, skips, emb.expand(rows, -1)
+        return tokens, skips, emb
 
     def _blocks(self) -> list[ModulatedSparseCrossBlock]:
         return [block for block in self.blocks if isinstance(block, ModulatedSparseCrossBlock)]
@@ -259,7 +264,7 @@ class SlatFlow(nn.Module):
         return [block.cross_attn.keys_values(cond) for block in self._blocks()]
 
     def to_tokens(
-        self, x: SparseTensor, emb: Float[Tensor, "batch channel"]
+        self, x: SparseTensor, emb: Float[Tensor, "#batch channel"]
     ) -> tuple[SparseTensor, list[SparseTensor]]:
         """Input of the transformer, positions added, and the result of each block on the way down."""
         dtype = torso_dtype(self.blocks)
@@ -272,7 +277,7 @@ class SlatFlow(nn.Module):
         return h.replace(h.feats.to(dtype) + positions.to(dtype)), skips
 
     def from_tokens(
-        self, h: SparseTensor, skips: list[SparseTensor], emb: Float[Tensor, "batch channel"], grid: SparseGrid
+        self, h: SparseTensor, skips: list[SparseTensor], emb: Float[Tensor, "#batch channel"], grid: SparseGrid
     ) -> SparseTensor:
         """From the transformer's output back to the voxels of `grid`."""
         backwards = [*(skip.grid for skip in reversed(skips)), grid]

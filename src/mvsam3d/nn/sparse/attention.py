@@ -75,11 +75,12 @@ class SparseCrossAttention(nn.Module):
     ) -> SparseTensor:
         """Attend; `probe` is shown queries and keys as those of block number `block`."""
         kv = context if isinstance(context, KeyValues) else self.keys_values(context)
-        if probe is not None and probe.wants(block):
-            self.show(x, kv, probe, block)
-        if kv.k.shape[1] == 1:  # a single key takes all the attention, whatever the queries are
+        probed = probe is not None and probe.wants(block)
+        if kv.k.shape[1] == 1 and not probed:  # a single key takes all the attention, whatever the queries are
             return x.replace(x.grid.spread(self.to_out(kv.v.flatten(1))).expand(len(x.grid), -1))
         q = self.to_q(x.feats).unflatten(-1, (self.heads, -1))
+        if probe is not None and probed:
+            probe.record(block, _stacked(q, x.grid), kv.k)
         return x.replace(self.to_out(attend_across(q, kv, x.grid).flatten(1)))
 
     def show(self, x: SparseTensor, kv: KeyValues, probe: AttentionProbe, block: int) -> None:

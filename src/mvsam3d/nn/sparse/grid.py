@@ -115,7 +115,7 @@ class SparseGrid:
 
     def spread(self, per_element: Float[Tensor, "batch channel"]) -> Float[Tensor, "rows channel"]:
         """Each voxel's row of a tensor with one row per batch element; one row alone stays one, to be broadcast."""
-        return per_element if self.batch_size == 1 else per_element.index_select(0, self._element)
+        return per_element if len(per_element) == 1 else per_element.index_select(0, self._element)
 
     @cached_property
     def _element(self) -> Int[Tensor, " voxel"]:

@@ -1,0 +1,307 @@
+"""The flags of a reconstruction and the job they mean. The public system's names are read too, with _ or -.
+
+Nothing heavy is imported before a job is made: help and wrong flags answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from mvsam3d.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from mvsam3d.inspection import Extras
+    from mvsam3d.jobs import Job, ViewWeights
+    from mvsam3d.pipeline import Reference
+    from mvsam3d.results import Format
+
+PUBLIC_NAMES = {  # of run_inference_weighted.py -> ours; all its other flags have its names
+    "--mask-prompt": "--object",
+    "--image-names": "--views",
+    "--model-tag": "--model",
+}
+PUBLIC_PHOTOS = ("--input-path",)  # the photos, which we take as the argument
+NAMED_VIEWS = ("first", "largest-mask", "most-visible")
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Photos of one object -> result.glb, result.ply, params.npz, preview.png, report.json, inference.log."""
+
+    photos: Annotated[Path, tyro.conf.Positional]
+    """Folder of photos and masks: images/ + OBJECT/, photos + masks/OBJECT/, N.png + N_mask.png, or cut-outs with alpha."""
+    object: str | None = None
+    """Name of the mask folder, if there are several. Several with commas: each object in a folder of its own, merged in one scene."""
+    views: str | None = None
+    """Views to use, by name: 0,2,5. All if left out."""
+    model: str = "small"
+    """small (shipped), the folder of a checkpoint, or NAME for checkpoints/NAME."""
+    out: Path | None = None
+    """Folder to make; results/<name of the photos' folder> if left out."""
+    seed: int = 42
+    skip_bad_views: bool = False
+    """Go on without views that cannot be used; the log and the report name them."""
+    overwrite: bool = False
+    """Replace the output folder whatever is in it (an earlier result is replaced in any case)."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps."""
+    memory_budget: float = 3.0
+    """GiB that evaluating several views at once may take beside the weights: a third for activations, the rest to keep keys and values."""
+
+    stage1_steps: int | None = None
+    """Sampling steps of stage 1; the model's own number if left out (small 1, public 50)."""
+    stage2_steps: int | None = None
+    """Sampling steps of stage 2; the model's own number if left out (small 1, public 25)."""
+    decode_formats: str = "gaussian,mesh"
+    """What to write: gaussian (result.ply), mesh (result.glb), or both."""
+    fusion: Literal["joint", "velocity"] | None = None
+    """How views are brought together; the model's own way if left out."""
+    drop_outliers: bool | None = None
+    """Go on without a view that shows something else than the others; log and report name it. The model's own choice if left out."""
+    noise_compat: bool = False
+    """Draw noise in the public system's order: a second draw for stage 2."""
+
+    weighting: Literal["mean", "entropy", "visibility", "mixed"] | None = None
+    """Weights of the views in both stages: all alike, by how sharply each latent looks at them, by which cameras see it (stage 2), or
+    by both. The model's own if left out (small mean, public entropy)."""
+    no_stage1_weighting: bool = False
+    """Count all views alike in stage 1."""
+    stage1_entropy_alpha: float = 30.0
+    """Contrast between views in stage 1."""
+    stage1_entropy_layer: int | None = None
+    """Transformer block of stage 1 whose attention is measured, from 0; 9, or the last if there are fewer."""
+    stage1_attention_step: int = 0
+    """Step of stage 1 in which it is measured; views count alike before."""
+    stage1_min_weight: float = 0.001
+    """Least weight of a view in stage 1."""
+    no_stage2_weighting: bool = False
+    """Count all views alike in stage 2."""
+    stage2_weight_source: Literal["entropy", "visibility", "mixed"] | None = None
+    """Weights of stage 2; visibility and mixed need cameras (--da3-output or --cameras)."""
+    stage2_entropy_alpha: float = 30.0
+    stage2_visibility_alpha: float = 30.0
+    stage2_attention_layer: int | None = None
+    """Transformer block of stage 2 whose attention is measured, from 0; 6, or the last if there are fewer."""
+    stage2_attention_step: int = 0
+    """Step of stage 2 in which it is measured; views count alike before."""
+    stage2_min_weight: float = 0.001
+    """Least weight of a view in stage 2."""
+    stage2_weight_combine_mode: Literal["average", "multiply"] = "average"
+    """How mixed brings both weights together."""
+    stage2_visibility_weight_ratio: float = 0.5
+    """Share of visibility in mixed average, 0 to 1."""
+    object_entropy: bool = False
+    """Leave patches without object out of the entropy; the public system counts the background."""
+
+    cameras: Path | None = None
+    """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, or the folder of a COLMAP model."""
+    da3_output: Path | None = None
+    """da3_output.npz of `mvsam3d depth`: point maps, and cameras if --cameras is left out."""
+    pose_view: str = "first"
+    """The view whose pose is the object's: first, largest-mask, most-visible, or its number, from 0."""
+    search_poses: bool | None = None
+    """Look for the pose in which the finished mesh fits each photo best. The model's own choice if left out."""
+    self_occlusion_tolerance: float = 4.0
+    """Parts of the object no farther than this from a voxel do not hide it, in 64ths of the cube."""
+    visibility_frustum: bool = False
+    """What lies outside a photo is not seen by it."""
+    visibility_mask: bool = False
+    """What lies outside a photo's mask is not seen by it."""
+    visibility_depth: bool = False
+    """What lies behind the measured depth is not seen; needs --da3-output."""
+    visibility_compat: bool = False
+    """Visibility as the public system computes it, faults included: for comparison only."""
+
+    visualize_weights: bool = False
+    """weights/: how much each view counted where, in pictures and numbers."""
+    compute_latent_visibility: bool = False
+    """latent_visibility.glb and one file per view: green is seen, red is hidden; needs cameras."""
+    save_attention: bool = False
+    """attention/: what each latent looks at, half precision, the patches of the view's own photo."""
+    attention_layers: str | None = None
+    """Blocks for --save-attention, with commas, negative ones from the end; those that are measured are always among them."""
+    attention_dense: bool = False
+    """Save the attention to all condition tokens (the size is announced first)."""
+    save_stage2_init: bool = False
+    """stage2_init.pt: what stage 2 starts from."""
+    merge_da3_glb: bool = False
+    """result_merged_scene.glb: the object in the scene.glb beside --da3-output."""
+    overlay_pointmap: bool = False
+    """result_overlay.glb: the object over the point map of the pose's view; needs --da3-output."""
+    debug_images: bool = False
+    """debug_masked_images/: each photo, and with its mask in red."""
+
+    run_pose_optimization: bool = False
+    """Refine the pose against depth (--da3-output): pose_optimization/, result_pose_optimized.glb."""
+    pose_opt_iterations: int = 300
+    pose_opt_lr: float = 0.01
+    """Longest step: 2 lr radians, 5 lr of the object's size."""
+    pose_opt_mask_erosion: int = 3
+    """Masks are shrunk by a box of so many pixels of the depth map; 0 leaves them."""
+    pose_opt_device: str = "cpu"
+    """Taken for the public flag's sake; the refinement runs on the CPU, in seconds."""
+    pose_opt_optimize_scale: bool = False
+    """Refine the size too."""
+
+
+def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
+    """The job. `out`: where to, if the flags do not say. Raises: InvalidOption: flags that clash."""
+    from mvsam3d.generation.budget import MemoryBudget
+    from mvsam3d.generation.evidence import Sight
+    from mvsam3d.jobs import Job
+
+    given = [name for name in ("weighting", "stage2_weight_source") if getattr(flags, name) is not None]
+    if flags.no_stage2_weighting and flags.stage2_weight_source is not None:
+        raise InvalidOption("--no-stage2-weighting and --stage2-weight-source: choose one of them")
+    if len(given) == 2 and flags.weighting not in (flags.stage2_weight_source, "entropy"):
+        raise InvalidOption(
+            f"--weighting {flags.weighting} and --stage2-weight-source {flags.stage2_weight_source}: choose one of them"
+        )
+    budget = int(flags.memory_budget * 2**30)
+    if budget <= 0:
+        raise InvalidOption(f"--memory-budget {flags.memory_budget}: give more than 0 GiB")
+    return Job(
+        scene=flags.photos,
+        out=flags.out or out or Path("results") / flags.photos.resolve().name,
+        object_name=flags.object,
+        views=tuple(flags.views.split(",")) if flags.views else None,
+        model=flags.model,
+        seed=flags.seed,
+        skip_bad_views=flags.skip_bad_views,
+        overwrite=flags.overwrite,
+        device=flags.device,
+        fusion=flags.fusion,
+        weights=_weights(flags),
+        cameras=flags.cameras,
+        depth=flags.da3_output,
+        sight=Sight(
+            flags.self_occlusion_tolerance,
+            frustum=flags.visibility_frustum,
+            mask=flags.visibility_mask,
+            depth=flags.visibility_depth,
+        ),
+        visibility_compat=flags.visibility_compat,
+        noise_compat=flags.noise_compat,
+        reference=_reference(flags.pose_view),
+        drop_outliers=flags.drop_outliers,
+        search_poses=flags.search_poses,
+        structure_steps=flags.stage1_steps,
+        slat_steps=flags.stage2_steps,
+        memory=MemoryBudget(budget // 3, budget - budget // 3),
+        formats=_formats(flags.decode_formats),
+        extras=_extras(flags),
+    )
+
+
+def _weights(flags: Reconstruct) -> ViewWeights:
+    from mvsam3d.jobs import ViewWeights
+
+    stage1: Literal["mean", "entropy"] | None = None
+    if flags.no_stage1_weighting or flags.weighting in ("mean", "visibility"):
+        stage1 = "mean"
+    elif flags.weighting is not None:
+        stage1 = "entropy"
+    return ViewWeights(
+        stage1=stage1,
+        stage1_alpha=flags.stage1_entropy_alpha,
+        stage1_floor=flags.stage1_min_weight,
+        stage1_layer=flags.stage1_entropy_layer,
+        stage1_step=flags.stage1_attention_step,
+        stage2="mean" if flags.no_stage2_weighting else flags.stage2_weight_source or flags.weighting,
+        stage2_entropy_alpha=flags.stage2_entropy_alpha,
+        stage2_visibility_alpha=flags.stage2_visibility_alpha,
+        stage2_floor=flags.stage2_min_weight,
+        stage2_layer=flags.stage2_attention_layer,
+        stage2_step=flags.stage2_attention_step,
+        combine=flags.stage2_weight_combine_mode,
+        visibility_share=flags.stage2_visibility_weight_ratio,
+        object_entropy=flags.object_entropy,
+    )
+
+
+def _extras(flags: Reconstruct) -> Extras:
+    from mvsam3d.inspection import Extras, PoseOptimisation
+
+    optimisation = PoseOptimisation(
+        flags.pose_opt_iterations,
+        flags.pose_opt_lr,
+        flags.pose_opt_mask_erosion,
+        flags.pose_opt_optimize_scale,
+    )
+    return Extras(
+        weights=flags.visualize_weights,
+        visibility=flags.compute_latent_visibility,
+        attention=flags.save_attention,
+        attention_layers=flags.attention_layers,
+        attention_dense=flags.attention_dense,
+        slat_start=flags.save_stage2_init,
+        merge_scene=flags.merge_da3_glb,
+        overlay=flags.overlay_pointmap,
+        debug_images=flags.debug_images,
+        pose_optimisation=optimisation if flags.run_pose_optimization else None,
+    )
+
+
+def _reference(text: str) -> Reference:
+    if text in NAMED_VIEWS:
+        return text  # type: ignore[return-value]
+    if text.isdecimal():
+        return int(text)
+    raise InvalidOption(f"--pose-view {text}: give {', '.join(NAMED_VIEWS)}, or the number of a view, from 0")
+
+
+def _formats(text: str) -> tuple[Format, ...]:
+    from mvsam3d.results import FORMATS
+
+    wanted = [part.strip() for part in text.split(",")]
+    unknown = [part for part in wanted if part not in FORMATS]
+    if unknown:
+        raise InvalidOption(f"--decode-formats {text}: {unknown[0]!r} is none of {', '.join(FORMATS)}")
+    return tuple(known for known in FORMATS if known in wanted)
+
+
+def with_our_names(
+    arguments: Sequence[str], names: Mapping[str, str] = PUBLIC_NAMES, photos: Sequence[str] = PUBLIC_PHOTOS
+) -> list[str]:
+    """A command line in which the public system's names are ours, its flag for the photos is the argument, and _ in flags is -."""
+    ours: list[str] = []
+    for argument in arguments:
+        if not argument.startswith("--"):
+            ours.append(argument)
+            continue
+        flag, equals, value = argument.partition("=")
+        flag = flag.replace("_", "-")
+        if flag in photos:
+            ours += [value] if equals else []
+        else:
+            ours.append(names.get(flag, flag) + equals + value)
+    return ours
+
+
+def public_folder(flags: Reconstruct, now: datetime) -> Path:
+    """Where the public script puts its results: visualization/SCENE/OBJECT/NAME, the name telling views and weights."""
+    scene, prompt = flags.photos.resolve().name, flags.object
+    names = flags.views.split(",") if flags.views else []
+    views = f"{len(names)}v" if len(names) > 1 else names[0] if names else "mv"
+    one = "s1off" if flags.no_stage1_weighting else f"s1a{flags.stage1_entropy_alpha:g}"
+    entropy, seen = f"{flags.stage2_entropy_alpha:g}", f"{flags.stage2_visibility_alpha:g}"
+    two = {
+        "entropy": f"s2e{entropy}",
+        "visibility": f"s2v{seen}t{flags.self_occlusion_tolerance:g}",
+        "mixed": f"s2m_e{entropy}v{seen}",
+    }[flags.stage2_weight_source or "entropy"]
+    two = "s2off" if flags.no_stage2_weighting else two
+    stamp = f"{now:%Y%m%d_%H%M%S}"
+    if prompt is not None and "," in prompt:
+        joined = prompt.replace(",", "_")
+        return Path("visualization") / scene / "multiobject" / f"{scene}_{joined}_multiobj_{one}_{two}_{stamp}"
+    name = "_".join([scene, prompt or "default", views, one, two, stamp])
+    return Path("visualization") / scene / (prompt or "default") / name
