@@ -1,0 +1,169 @@
+"""Choices of a reconstruction: which view gives the pose, what is refused before anything is loaded, what counts in the entropy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mvsam3d.errors import InvalidOption
+from mvsam3d.generation.evidence import Sight
+from mvsam3d.generation.pose import pose_from_camera
+from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed
+from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
+from mvsam3d.models.config import SAM3D, SMALL
+from mvsam3d.pipeline import (
+    ReconstructionConfig,
+    check_config,
+    reconstruct,
+    reference_view,
+    slat_sampling,
+    structure_sampling,
+    view_config,
+)
+from mvsam3d.types import Camera, Photo, Voxels
+from mvsam3d.views.prepare import prepare_views
+
+
+def photo(name: str, covered: int) -> Photo:
+    mask = np.zeros((20, 20), bool)
+    mask[:covered, :covered] = True
+    return Photo(name, np.full((20, 20, 3), 200, np.uint8), mask)
+
+
+def looking_down(height: float) -> torch.Tensor:
+    """camera_from_object of a camera above the origin that looks straight down."""
+    matrix = torch.eye(4)
+    matrix[:3, :3] = torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
+    matrix[2, 3] = height
+    return matrix
+
+
+def from_the_side(distance: float) -> torch.Tensor:
+    """camera_from_object of a camera on the axis of +X that looks at the origin, +Z up."""
+    matrix = torch.eye(4)
+    matrix[:3, :3] = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
+    matrix[2, 3] = distance
+    return matrix
+
+
+def plate() -> Voxels:
+    """A flat plate at the height of the origin: whole from above, an edge from the side."""
+    cells = torch.cartesian_prod(torch.arange(4, 28), torch.arange(4, 28), torch.tensor([15, 16])).to(torch.int32)
+    return Voxels(cells, 32)
+
+
+def test_the_view_whose_pose_counts() -> None:
+    photos = [photo("a", 5), photo("b", 12), photo("c", 8)]
+    poses = [
+        pose_from_camera(from_the_side(3.0)),
+        pose_from_camera(from_the_side(2.0)),
+        pose_from_camera(looking_down(3.0)),
+    ]
+    which = lambda how, kept=(0, 1, 2): reference_view(how, photos, poses, plate(), kept, 1.0)  # noqa: E731
+    assert which("first") == 0
+    assert which("largest-mask") == 1
+    assert which("most-visible") == 2
+    assert which(2) == 2
+    assert which(3, kept=(0, 2, 3)) == 2  # as counted before a view was left out
+    with pytest.raises(InvalidOption, match="left out"):
+        which(1, kept=(0, 2, 3))
+
+
+def test_the_larger_photo_does_not_win_by_its_size() -> None:
+    small = photo("a", 10)
+    large = Photo("a", np.zeros((420, 420, 3), np.uint8), np.pad(small.mask, 200))
+    poses = [pose_from_camera(looking_down(2.0))] * 2
+    assert reference_view("largest-mask", [large, photo("b", 10)], poses, plate(), (0, 1), 1.0) == 1
+
+
+CAMERAS = [Camera(np.eye(3), np.eye(4), 20, 20)] * 3
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (ReconstructionConfig(structure_steps=0), "stage 1"),
+        (ReconstructionConfig(slat_steps=-1), "stage 2"),
+        (ReconstructionConfig(structure_block=4), "blocks 0 to 3"),
+        (ReconstructionConfig(slat_block=-1), "blocks 0 to 3"),
+        (ReconstructionConfig(slat_steps=5, slat_record_step=5), "steps 0 to 4"),
+        (ReconstructionConfig(structure_record_step=1), "steps 0 to 0"),
+        (ReconstructionConfig(reference=3), "0 to 2"),
+        (ReconstructionConfig(slat_weighting=ByEntropy(floor=0.34)), "floor"),
+        (ReconstructionConfig(structure_weighting=ByEntropy(floor=-0.1)), "floor"),
+        (ReconstructionConfig(structure_weighting=ByVisibility()), "stage 1"),
+        (ReconstructionConfig(slat_weighting=Mixed()), "--cameras"),
+    ],
+)
+def test_what_is_refused_before_a_model_is_loaded(config: ReconstructionConfig, words: str) -> None:
+    with pytest.raises(InvalidOption, match=words):
+        check_config(config, SMALL, 3, None)
+
+
+def test_what_cameras_and_depth_allow() -> None:
+    check_config(ReconstructionConfig(slat_weighting=Mixed()), SMALL, 3, CAMERAS)
+    by_depth = ReconstructionConfig(sight=Sight(depth=True))
+    check_config(by_depth, SMALL, 3, CAMERAS, depth=True)
+    with pytest.raises(InvalidOption, match="--da3-output"):
+        check_config(by_depth, SMALL, 3, CAMERAS)
+    with pytest.raises(InvalidOption, match="3 cameras for 2"):
+        check_config(ReconstructionConfig(), SMALL, 2, CAMERAS)
+
+
+def test_the_models_own_choices_and_the_calls() -> None:
+    own, public = ReconstructionConfig(), ReconstructionConfig()
+    assert (structure_sampling(own, SMALL).steps, structure_sampling(public, SAM3D).steps) == (1, 50)
+    assert (structure_sampling(own, SMALL).recording.block, structure_sampling(public, SAM3D).recording.block) == (3, 9)
+    assert (slat_sampling(own, SMALL).recording.block, slat_sampling(public, SAM3D).recording.block) == (3, 6)
+    assert structure_sampling(own, SMALL).noise_scale == 0.0
+    sampled = ReconstructionConfig(structure_steps=8, structure_block=1, structure_record_step=7)
+    asked = structure_sampling(sampled, SMALL)
+    assert (asked.steps, asked.noise_scale, asked.recording.block, asked.recording.step) == (8, 1.0, 1, 7)
+
+
+@pytest.fixture(scope="module")
+def models():
+    return load_checkpoint(checkpoint_folder("small"))[0]
+
+
+def cut_outs() -> list[Photo]:
+    """Two views of a striped block in the middle of the photo, much background around it within the crop's rim."""
+    photos = []
+    for i in range(2):
+        rgb = np.full((96, 96, 3), 230, np.uint8)
+        mask = np.zeros((96, 96), bool)
+        mask[24:72, 40 - 8 * i : 56 + 8 * i] = True
+        rgb[mask] = (160, 40 + 60 * i, 30)
+        rgb[24:72:8][mask[24:72:8]] = 20
+        photos.append(Photo(str(i), rgb, mask))
+    return photos
+
+
+def test_background_can_be_left_out_of_the_entropy(models) -> None:
+    """The tall block fills the middle columns of its square crop: the patches beside it are background."""
+    photos = cut_outs()
+    config = ReconstructionConfig(
+        fusion="velocity", structure_weighting=ByEntropy(), slat_weighting=ByEntropy(), search_poses=False
+    )
+    noise = lambda: torch.Generator().manual_seed(1)  # noqa: E731
+    whole = reconstruct(photos, models, config, noise())
+    inside = reconstruct(photos, models, replace(config, object_entropy=True), noise())
+    assert [record.stage for record in whole.fusion] == ["structure", "slat"]
+    for a, b in zip(whole.fusion, inside.fusion, strict=True):
+        assert a.entropy is not None
+        assert b.entropy is not None
+        assert b.entropy.isfinite().all()
+        assert 0 <= float(b.entropy.min()) <= float(b.entropy.max()) <= 1 + 1e-5
+        torch.testing.assert_close(a.weights.sum(0), torch.ones(len(a.coords)))
+    assert not torch.allclose(whole.fusion[0].entropy, inside.fusion[0].entropy, atol=1e-3)
+    views = prepare_views(photos, view_config(models.config), None)
+    assert float(views[0].mask.mean()) < 0.5  # there is background to leave out
+
+
+def test_the_reference_view_and_records_are_in_the_result(models) -> None:
+    config = ReconstructionConfig(reference="largest-mask", search_poses=False)
+    result = reconstruct(cut_outs(), models, config, torch.Generator().manual_seed(1))
+    assert result.reference == 1
+    assert result.fusion == ()  # all alike: nothing was weighed
+    assert result.visibility is None
