@@ -6,7 +6,7 @@ import platform
 import resource
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -70,8 +70,20 @@ def write_results(
 
 
 def cameras_of(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
-    """Each photo's camera by the object's pose in it, the object frame as the world."""
-    return [placed_camera(photo, pose) for photo, pose in zip(photos, result.poses, strict=True)]
+    """Each photo's camera by the object's pose in it, the object frame as the world.
+
+    The lens is the given camera's where the pose was found in a point map, which shows things where they are; else it is assumed.
+    """
+    cameras = [placed_camera(photo, pose) for photo, pose in zip(photos, result.poses, strict=True)]
+    if result.cameras is None or any(view.pointmap is None for view in result.views):
+        return cameras
+    return [_with_lens(camera, given) for camera, given in zip(cameras, result.cameras, strict=True)]
+
+
+def _with_lens(camera: Camera, given: Camera) -> Camera:
+    """The camera with the intrinsics of another of the same photo, whose image may have another size."""
+    zoom = np.diag([camera.width / given.width, camera.height / given.height, 1.0])
+    return replace(camera, intrinsics=zoom @ given.intrinsics)
 
 
 def silhouette_iou(photo: Photo, mesh: Mesh, camera: Camera) -> float:
