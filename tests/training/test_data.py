@@ -9,7 +9,7 @@ import torch
 from mvsam3d.generation.pose import camera_from_object
 from mvsam3d.training.data import DataConfig, ShardPlan, Shards, make_shard, make_shards, mapped, plans
 from mvsam3d.training.slat_data import LATTICE, SlatShards, make_slat_shard, shell
-from mvsam3d.training.view_batch import drawn_views
+from mvsam3d.training.view_batch import drawn_views, with_strangers
 
 CONFIG = DataConfig(views=2, size=48, resolution=16, samples=64, objects=3, classes=("mug", "table"))
 PLAN = ShardPlan("generated", 1, CONFIG)
@@ -78,6 +78,18 @@ def test_poses_put_the_surface_into_the_mask(folder: Path) -> None:
         pixel = (placed @ k.T)[:, :2] / placed[:, 2:]
         inside = batch.maps["mask"][2 * i, 0][pixel[:, 1].long().clamp(0, 47), pixel[:, 0].long().clamp(0, 47)]
         assert float(inside.mean()) > 0.8  # masks have flaws of up to two pixels, photos cut things off
+
+
+def test_strangers_are_views_of_the_next_object(folder: Path) -> None:
+    shards = Shards(folder, ("generated",))
+    batch = drawn_views(shards, np.arange(3), np.tile([1, 0], (3, 1)), pointmap=False, images=True)
+    mixed = with_strangers(batch, np.array([True, False, True]), 1)
+    for name, maps in mixed.maps.items():
+        own = batch.maps[name].unflatten(0, (3, 2))
+        seen = maps.unflatten(0, (3, 2))
+        assert (seen[:, 0] == own[:, 0]).all()  # reference views
+        assert (seen[:, 1] == own[[1, 1, 0], 1]).all()
+    assert mixed.poses is batch.poses
 
 
 def test_point_maps_and_poses_share_their_units(folder: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mvsam3d.generation.pose import pose_from_camera
@@ -73,6 +73,21 @@ def drawn_views(
     else:
         poses, moments = _crop_poses(cameras[:, 0], intrinsics[:, 0], size)
     return ViewBatch(maps, features, count, poses, moments)
+
+
+def with_strangers(views: ViewBatch, where: Bool[np.ndarray, " batch"], view: int) -> ViewBatch:
+    """The same, but in the objects `where`, their view number `view` is that of the next object of the batch.
+
+    A network that sees this learns to go by what most of the views say.
+    """
+    assert 0 < view < views.count, "the reference view tells whose pose it is"
+    rows = torch.from_numpy(np.flatnonzero(where)) * views.count + view
+    others = (rows + views.count) % (len(where) * views.count)
+
+    def swapped(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.index_copy(0, rows, value[others]) for name, value in maps.items()}
+
+    return replace(views, maps=swapped(views.maps), features=swapped(views.features))
 
 
 def _crop_poses(

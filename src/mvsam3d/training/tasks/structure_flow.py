@@ -20,7 +20,7 @@ from mvsam3d.models.structure_vae import StructureDecoder, grid_from_tokens
 from mvsam3d.models.view_tokens import ViewTokens
 from mvsam3d.training.data import Shards
 from mvsam3d.training.tasks.structure_vae import occupancy_loss
-from mvsam3d.training.view_batch import ViewBatch, drawn_views
+from mvsam3d.training.view_batch import ViewBatch, drawn_views, with_strangers
 from mvsam3d.types import Conditions, StructureLatents
 
 WEIGHTS = PerLatent(shape=1.0, rotation_6d=0.3, translation=0.3, scale=0.1, translation_scale=0.0)
@@ -39,6 +39,8 @@ class FlowTraining:
     """Share of batches that show point maps."""
     views: tuple[float, ...] = (0.45, 0.25, 0.1, 0.2)
     """Chance of 1, 2, ... views."""
+    strangers: float = 0.0
+    """Share of the objects with three or more views, one of which shows another object: the answer stays that of the others."""
     decoded: float = 0.0
     """Weight of the loss of the decoded occupancy (cross-entropy and Dice) where t = 0. The decoder learns with the flow, for means of
     many latents decode to less than any of them; so that it stays the VAE's decoder, it is shown some true latents too."""
@@ -108,6 +110,9 @@ class StructureFlowTask:
         rows = rng.integers(len(self.train), size=size)
         chosen = chosen_views(self.train, size, self.training, rng)
         views = drawn_views(self.train, rows, chosen, pointmap=rng.random() < self.training.pointmap, images=True)
+        if self.training.strangers and views.count > 2:
+            strange = rng.random(size) < self.training.strangers
+            views = with_strangers(views, strange, int(rng.integers(1, views.count)))
         solid = torch.from_numpy(self.train.solid(rows, self.resolution))
         return StructureBatch(views, torch.from_numpy(self.train.rows(rows, "latents")).float(), solid)
 
