@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from mvsam3d.errors import MvSam3dError
-from mvsam3d.flags import Reconstruct, job_from_flags, public_folder, with_our_names
+from mvsam3d.flags import Reconstruct, job_from_flags, public_folder, without_photos_flag
 
 if TYPE_CHECKING:
     from mvsam3d.pipeline import Progress
 
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C
+SHOWN = ("result", "preview")  # beginnings of the files that are named at the end
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Depth:
 
     photos: Annotated[Path, tyro.conf.Positional]
     """Folder of photos, or a scene with images/."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(aliases=("--output-dir", "--output-path"))] = None
     """Folder to make; da3_outputs/<name of the photos' folder> if left out."""
     model_path: str | None = None
     """Folder of weights, or a name on the Hugging Face hub; found in checkpoints/ and the hub's cache if left out."""
@@ -122,31 +124,23 @@ Command = (
 )
 
 
-PUBLIC_DEPTH_NAMES = {"--output-path": "--out", "--output-dir": "--out"}
-PUBLIC_DEPTH_PHOTOS = ("--input-path", "--image-dir")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `mvsam3d`. Returns the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["reconstruct"]:
-        given = with_our_names(given)
-    elif given[:1] == ["depth"]:
-        given = with_our_names(given, PUBLIC_DEPTH_NAMES, PUBLIC_DEPTH_PHOTOS)
-    command: Command = tyro.cli(Command, prog="mvsam3d", args=given)
+    command: Command = _parsed(Command, "mvsam3d", arguments)
     return _guarded("mvsam3d", lambda: _dispatch(command))
 
 
 def public_main(arguments: list[str] | None = None) -> int:
     """Entry point of run_inference_weighted.py: the same flags, both stages weighted by entropy, results where it puts them."""
-    given = with_our_names(sys.argv[1:] if arguments is None else arguments)
-    flags = tyro.cli(Reconstruct, prog="run_inference_weighted.py", args=given)
+    flags: Reconstruct = _parsed(Reconstruct, "run_inference_weighted.py", arguments)
+    flags = replace(flags, weighting=flags.weighting or "entropy", debug_images=True)
+    return _guarded("run_inference_weighted.py", lambda: _reconstruct(flags, public_folder(flags, datetime.now())))
 
-    def run() -> None:
-        weighted = replace(flags, weighting=flags.weighting or "entropy", debug_images=True)
-        _reconstruct(weighted, public_folder(flags, datetime.now()))
 
-    return _guarded("run_inference_weighted.py", run)
+def _parsed(kind: Any, name: str, arguments: list[str] | None) -> Any:
+    """What a command line says; exits with status 2 where it says nothing that is known."""
+    given = without_photos_flag(sys.argv[1:] if arguments is None else arguments)
+    return tyro.cli(kind, prog=name, args=given, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _guarded(name: str, run: Callable[[], None]) -> int:
@@ -156,8 +150,11 @@ def _guarded(name: str, run: Callable[[], None]) -> int:
     except MvSam3dError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{name}: {error.filename or 'a file'} cannot be used: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print(f"{name}: interrupted, nothing was written", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -180,19 +177,18 @@ def _dispatch(command: Command) -> None:
 
 def _reconstruct(flags: Reconstruct, out: Path | None = None) -> None:
     from mvsam3d.jobs import run_job
+    from mvsam3d.results import FORMATS
 
     job = job_from_flags(flags, out)
-    with _progress(quiet=flags.quiet) as progress:
+    with _progress(quiet=flags.quiet) as progress, _warnings(quiet=flags.quiet):
         run_job(job, progress=progress)
     if flags.quiet:
         return
-    names = (job.object_name or "").split(",")
-    folders = [job.out / name.strip() for name in names] if len(names) > 1 else [job.out]
-    for folder in folders:
-        for name in ("result.glb", "result.ply", "preview.png"):
-            if (folder / name).is_file():
-                print(folder / name)
-    print(f"to look at it: mvsam3d view {folders[0]}")
+    for file in sorted(job.out.rglob("*")):
+        if file.name.startswith(SHOWN) and file.is_file():
+            print(file)
+    if len(job.formats) == len(FORMATS):
+        print(f"to look at it: mvsam3d view {job.out if len(job.objects) == 1 else job.out / str(job.objects[0])}")
 
 
 def _depth(command: Depth) -> None:
@@ -210,6 +206,19 @@ def _downsample(command: Downsample) -> None:
     how = chosen_thinning(voxel=command.voxel, uniform=command.uniform, random=command.random, seed=command.seed)
     done = downsample(Downsampling(command.source, command.output, how))
     print(f"{command.output}: {done.after:,} of {done.before:,} points")
+
+
+@contextmanager
+def _warnings(*, quiet: bool) -> Iterator[None]:
+    """Show what the package warns of; None of it when quiet."""
+    handler, package = logging.Handler(logging.WARNING), logging.getLogger("mvsam3d")
+    handler.emit = lambda record: print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)  # type: ignore[method-assign]
+    if not quiet:
+        package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
 
 
 @contextmanager

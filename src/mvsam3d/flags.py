@@ -5,7 +5,7 @@ Nothing heavy is imported before a job is made: help and wrong flags answer at o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,13 +21,26 @@ if TYPE_CHECKING:
     from mvsam3d.pipeline import Reference
     from mvsam3d.results import Format
 
-PUBLIC_NAMES = {  # of run_inference_weighted.py -> ours; all its other flags have its names
-    "--mask-prompt": "--object",
-    "--image-names": "--views",
-    "--model-tag": "--model",
-}
-PUBLIC_PHOTOS = ("--input-path",)  # the photos, which we take as the argument
+PHOTOS = ("--input-path", "--image-dir")  # public flags for the photos, which we take as the argument
 NAMED_VIEWS = ("first", "largest-mask", "most-visible")
+RANGES: dict[str, tuple[float, float]] = {  # of numbers, both ends included
+    "seed": (0, 2**63 - 1),
+    "memory_budget": (0.01, 1e6),
+    "stage1_steps": (1, 10_000),
+    "stage2_steps": (1, 10_000),
+    "stage1_entropy_alpha": (0, 1e6),
+    "stage1_attention_step": (0, 9_999),
+    "stage1_min_weight": (0, 1),
+    "stage2_entropy_alpha": (0, 1e6),
+    "stage2_visibility_alpha": (0, 1e6),
+    "stage2_attention_step": (0, 9_999),
+    "stage2_min_weight": (0, 1),
+    "stage2_visibility_weight_ratio": (0, 1),
+    "self_occlusion_tolerance": (0, 1000),
+    "pose_opt_iterations": (1, 100_000),
+    "pose_opt_lr": (1e-6, 1),
+    "pose_opt_mask_erosion": (0, 1000),
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +49,11 @@ class Reconstruct:
 
     photos: Annotated[Path, tyro.conf.Positional]
     """Folder of photos and masks: images/ + OBJECT/, photos + masks/OBJECT/, N.png + N_mask.png, or cut-outs with alpha."""
-    object: str | None = None
+    object: Annotated[str | None, tyro.conf.arg(aliases=("--mask-prompt",))] = None
     """Name of the mask folder, if there are several. Several with commas: each object in a folder of its own, merged in one scene."""
-    views: str | None = None
+    views: Annotated[str | None, tyro.conf.arg(aliases=("--image-names",))] = None
     """Views to use, by name: 0,2,5. All if left out."""
-    model: str = "small"
+    model: Annotated[str, tyro.conf.arg(aliases=("--model-tag",))] = "small"
     """small (shipped), the folder of a checkpoint, or NAME for checkpoints/NAME."""
     out: Path | None = None
     """Folder to make; results/<name of the photos' folder> if left out."""
@@ -153,26 +166,24 @@ class Reconstruct:
 
 
 def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
-    """The job. `out`: where to, if the flags do not say. Raises: InvalidOption: flags that clash."""
+    """The job. `out`: where to, if the flags do not say. Raises: InvalidOption: a number out of range, or flags that clash."""
     from mvsam3d.generation.budget import MemoryBudget
     from mvsam3d.generation.evidence import Sight
     from mvsam3d.jobs import Job
 
-    given = [name for name in ("weighting", "stage2_weight_source") if getattr(flags, name) is not None]
+    _check_ranges(flags)
     if flags.no_stage2_weighting and flags.stage2_weight_source is not None:
         raise InvalidOption("--no-stage2-weighting and --stage2-weight-source: choose one of them")
-    if len(given) == 2 and flags.weighting not in (flags.stage2_weight_source, "entropy"):
+    if flags.stage2_weight_source is not None and flags.weighting not in (None, "entropy", flags.stage2_weight_source):
         raise InvalidOption(
             f"--weighting {flags.weighting} and --stage2-weight-source {flags.stage2_weight_source}: choose one of them"
         )
     budget = int(flags.memory_budget * 2**30)
-    if budget <= 0:
-        raise InvalidOption(f"--memory-budget {flags.memory_budget}: give more than 0 GiB")
     return Job(
         scene=flags.photos,
         out=flags.out or out or Path("results") / flags.photos.resolve().name,
         object_name=flags.object,
-        views=tuple(flags.views.split(",")) if flags.views else None,
+        views=None if flags.views is None else tuple(name.strip() for name in flags.views.split(",")),
         model=flags.model,
         seed=flags.seed,
         skip_bad_views=flags.skip_bad_views,
@@ -199,6 +210,14 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         formats=_formats(flags.decode_formats),
         extras=_extras(flags),
     )
+
+
+def _check_ranges(flags: Reconstruct) -> None:
+    for name, (least, most) in RANGES.items():
+        value = getattr(flags, name)
+        if value is not None and not least <= value <= most:  # NaN is nowhere
+            flag = "--" + name.replace("_", "-")
+            raise InvalidOption(f"{flag} {value}: give {least:,} to {most:,}")
 
 
 def _weights(flags: Reconstruct) -> ViewWeights:
@@ -268,40 +287,30 @@ def _formats(text: str) -> tuple[Format, ...]:
     return tuple(known for known in FORMATS if known in wanted)
 
 
-def with_our_names(
-    arguments: Sequence[str], names: Mapping[str, str] = PUBLIC_NAMES, photos: Sequence[str] = PUBLIC_PHOTOS
-) -> list[str]:
-    """A command line in which the public system's names are ours, its flag for the photos is the argument, and _ in flags is -."""
+def without_photos_flag(arguments: Sequence[str]) -> list[str]:
+    """A command line of the public scripts in which the flag for the photos is left out, and its value is the argument."""
     ours: list[str] = []
     for argument in arguments:
-        if not argument.startswith("--"):
-            ours.append(argument)
-            continue
         flag, equals, value = argument.partition("=")
-        flag = flag.replace("_", "-")
-        if flag in photos:
-            ours += [value] if equals else []
-        else:
-            ours.append(names.get(flag, flag) + equals + value)
+        if flag.replace("_", "-") not in PHOTOS:
+            ours.append(argument)
+        elif equals:
+            ours.append(value)
     return ours
 
 
 def public_folder(flags: Reconstruct, now: datetime) -> Path:
     """Where the public script puts its results: visualization/SCENE/OBJECT/NAME, the name telling views and weights."""
-    scene, prompt = flags.photos.resolve().name, flags.object
-    names = flags.views.split(",") if flags.views else []
-    views = f"{len(names)}v" if len(names) > 1 else names[0] if names else "mv"
-    one = "s1off" if flags.no_stage1_weighting else f"s1a{flags.stage1_entropy_alpha:g}"
-    entropy, seen = f"{flags.stage2_entropy_alpha:g}", f"{flags.stage2_visibility_alpha:g}"
-    two = {
-        "entropy": f"s2e{entropy}",
-        "visibility": f"s2v{seen}t{flags.self_occlusion_tolerance:g}",
-        "mixed": f"s2m_e{entropy}v{seen}",
-    }[flags.stage2_weight_source or "entropy"]
-    two = "s2off" if flags.no_stage2_weighting else two
-    stamp = f"{now:%Y%m%d_%H%M%S}"
-    if prompt is not None and "," in prompt:
-        joined = prompt.replace(",", "_")
-        return Path("visualization") / scene / "multiobject" / f"{scene}_{joined}_multiobj_{one}_{two}_{stamp}"
-    name = "_".join([scene, prompt or "default", views, one, two, stamp])
-    return Path("visualization") / scene / (prompt or "default") / name
+    weights = _weights(flags)
+    scene, objects = flags.photos.resolve().name, (flags.object or "default").split(",")
+    names = [] if flags.views is None else flags.views.split(",")
+    views = "mv" if not names else names[0].strip() if len(names) == 1 else f"{len(names)}v"
+    one = "s1off" if weights.stage1 == "mean" else f"s1a{weights.stage1_alpha:g}"
+    sharp, seen = f"{weights.stage2_entropy_alpha:g}", f"{weights.stage2_visibility_alpha:g}"
+    tolerance = f"t{flags.self_occlusion_tolerance:g}" if len(objects) == 1 else ""
+    two = {"mean": "off", "visibility": f"v{seen}{tolerance}", "mixed": f"m_e{sharp}v{seen}"}
+    weighted = f"{one}_s2{two.get(weights.stage2 or '', f'e{sharp}')}_{now:%Y%m%d_%H%M%S}"
+    if len(objects) > 1:
+        joined = "_".join(name.strip() for name in objects)
+        return Path("visualization") / scene / "multiobject" / f"{scene}_{joined}_multiobj_{weighted}"
+    return Path("visualization") / scene / objects[0] / f"{scene}_{objects[0]}_{views}_{weighted}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from mvsam3d import inspection
 from mvsam3d.errors import InvalidOption, MvSam3dError, ObjectsFailed
@@ -22,17 +21,24 @@ from mvsam3d.generation.evidence import Sight
 from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed, PlainMean, Weighting
 from mvsam3d.inspection import Extras
 from mvsam3d.io.cameras import load_cameras
-from mvsam3d.io.depth import DepthViews, load_depth
+from mvsam3d.io.depth import load_depth
 from mvsam3d.io.photos import SkippedView, load_photos
 from mvsam3d.io.runs import RunFolder, run_folder
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.pipeline import ReconstructionConfig, Reference, check_config, reconstruct
+from mvsam3d.pipeline import (
+    ReconstructionConfig,
+    Reference,
+    check_config,
+    reconstruct,
+    slat_sampling,
+    structure_sampling,
+)
 from mvsam3d.results import FORMATS, Format, RunFacts, write_results
 from mvsam3d.types import Camera, Photo
-from mvsam3d.views.depth_maps import photo_cameras, photo_pointmaps
+from mvsam3d.views.depth_maps import photo_cameras
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +133,11 @@ class Job:
     formats: tuple[Format, ...] = FORMATS
     extras: Extras = field(default_factory=Extras)
 
+    @property
+    def objects(self) -> tuple[str | None, ...]:
+        """Names of the objects; None stands for the scene's only one."""
+        return (None,) if self.object_name is None else tuple(name.strip() for name in self.object_name.split(","))
+
 
 Progress = Callable[[str, int, int], None]
 
@@ -145,8 +156,7 @@ class Inputs:
     photos: tuple[Photo, ...]
     skipped: tuple[SkippedView, ...]
     cameras: tuple[Camera, ...] | None
-    depth: DepthViews | None
-    pointmaps_p3d: tuple[Float[Tensor, "3 _ _"], ...] | None
+    depth: inspection.Depth | None
     config: ReconstructionConfig
 
 
@@ -176,50 +186,81 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
     """
     tell = progress or (lambda stage, done, of: None)
     tell("loading", 0, 1)
-    inspection.check_extras(job.extras, depth=job.depth)
+    check_job(job)
     loaded = Loaded(job.model, job.device)
     with run_folder(job.out, overwrite=job.overwrite) as folder, folder.log():
-        if job.object_name is None or "," not in job.object_name:
-            return _run(job, folder, loaded, tell)
+        if len(job.objects) == 1:
+            return _run(replace(job, object_name=job.objects[0]), folder, loaded, tell)
         reports, failed = _run_objects(job, folder, loaded, tell)
     if failed:
         raise ObjectsFailed(
-            f"{len(failed)} of {len(failed) + len(reports)} objects failed, the others are in {job.out}: "
-            + "; ".join(f"{name}: {problem}" for name, problem in failed.items())
+            f"{len(failed)} of {len(job.objects)} objects failed, the others are in {job.out}: {_listed(failed)}"
         )
     return reports
+
+
+def check_job(job: Job) -> None:
+    """Choices that clash or lack something, before anything is read. Raises: InvalidOption."""
+    names = job.objects
+    for name in (*names, *(job.views or ())):
+        if name is not None and (name in ("", "..") or Path(name).name != name):
+            raise InvalidOption(f"{name!r} is no name of an object or view: give names, no paths, with commas between")
+    if len(set(names)) < len(names):
+        raise InvalidOption(f"objects {job.object_name}: name each only once")
+    placed = job.cameras is not None or job.depth is not None
+    if job.weights.stage2 in ("visibility", "mixed") and not placed:
+        raise InvalidOption(
+            f"--stage2-weight-source (or --weighting) {job.weights.stage2} needs cameras: give --da3-output da3_output.npz (made by "
+            "`mvsam3d depth PHOTOS`), or --cameras, or weigh by entropy"
+        )
+    sight = {
+        "--visibility-frustum": job.sight.frustum,
+        "--visibility-mask": job.sight.mask,
+        "--visibility-depth": job.sight.depth,
+        "--visibility-compat": job.visibility_compat,
+    }
+    asked = [flag for flag, wanted in sight.items() if wanted]
+    if asked and not placed:
+        raise InvalidOption(f"{', '.join(asked)} says what cameras see: give --da3-output or --cameras")
+    if job.sight.depth and (job.depth is None or job.cameras is not None):
+        raise InvalidOption(
+            "--visibility-depth needs depth and cameras of one source: give --da3-output, and no --cameras"
+        )
+    inspection.check_extras(job.extras, depth=job.depth)
+
+
+def _listed(failed: Mapping[str, MvSam3dError]) -> str:
+    return "; ".join(f"{name}: {problem}" for name, problem in failed.items())
 
 
 def _run_objects(
     job: Job, folder: RunFolder, loaded: Loaded, tell: Progress
 ) -> tuple[dict[str, Any], dict[str, MvSam3dError]]:
     """Each object in its own folder; the reports of those that succeed and the errors of the others. Raises if all fail."""
-    names = [name.strip() for name in (job.object_name or "").split(",")]
-    if "" in names or len(set(names)) < len(names):
-        raise InvalidOption(f"objects {job.object_name!r}: give each name once, with commas between")
     reports: dict[str, Any] = {}
     failed: dict[str, MvSam3dError] = {}
-    for name in names:
-        part = RunFolder(folder.path(f"{name}/x").parent)
+    for name in job.objects:
+        assert name is not None, "several objects have names"
+        part = RunFolder(folder.folder / name)
         try:
-            reports[name] = _run(replace(job, object_name=name), part, loaded, tell, several=True)
+            with part.log():
+                reports[name] = _run(replace(job, object_name=name), part, loaded, tell, several=True)
         except MvSam3dError as error:
             log.error("object %s: %s", name, error)
             failed[name] = error
             shutil.rmtree(part.folder)
     if not reports:
-        raise ObjectsFailed(
-            "every object failed: " + "; ".join(f"{name}: {problem}" for name, problem in failed.items())
-        )
+        raise ObjectsFailed(f"every object failed: {_listed(failed)}")
     _merge_objects(job, folder, list(reports))
     return reports, failed
 
 
 def _merge_objects(job: Job, folder: RunFolder, names: Sequence[str]) -> None:
     """All objects in one scene, where depth says how they stand to each other."""
-    if job.depth is None:
+    if not _has_scene(job):
         log.warning(
-            "the objects are not merged: without depth (--da3-output) their distances to each other are unknown"
+            "the objects are not merged: that needs --da3-output with %s beside it, to know how they stand to each other",
+            inspection.SCENE,
         )
         return
     for suffix in ("", "_optimized"):
@@ -229,30 +270,31 @@ def _merge_objects(job: Job, folder: RunFolder, names: Sequence[str]) -> None:
             write_merged_objects(folder, there, with_scene=job.extras.merge_scene, suffix=suffix)
 
 
+def _has_scene(job: Job) -> bool:
+    return job.depth is not None and (job.depth.parent / inspection.SCENE).is_file()
+
+
 def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several: bool = False) -> dict[str, Any]:
     """One object into a folder; `several`: one of those that are merged."""
-    inputs = read_inputs(job, loaded.size)
-    photos = inputs.photos
-    log.info(
-        "%s: %d views (%s), seed %d, model %s",
-        job.scene,
-        len(photos),
-        ", ".join(photo.name for photo in photos),
-        job.seed,
-        job.model,
-    )
+    inputs = read_inputs(job, loaded.size, scene=job.extras.merge_scene or (several and _has_scene(job)))
+    photos, depth, config = inputs.photos, inputs.depth, inputs.config
+    options = _options(job, loaded.size, config)
+    names = ", ".join(photo.name for photo in photos)
+    log.info("%s: %d views (%s), seed %d, model %s", job.scene, len(photos), names, job.seed, job.model)
+    log.info("options: %s", json.dumps(options))
     for view in inputs.skipped:
         log.warning("view %s left out: %s", view.name, view.reason)
+    watching = inspection.observers(job.extras, folder, loaded.size, config, len(photos))
     models, card = loaded.models
     result = reconstruct(
         photos,
         models,
-        inputs.config,
+        config,
         torch.Generator().manual_seed(job.seed),
-        pointmaps_p3d=inputs.pointmaps_p3d,
+        pointmaps_p3d=None if depth is None else depth.pointmaps_p3d,
         cameras=inputs.cameras,
-        same_units=inputs.depth is not None and job.cameras is None,
-        observers=inspection.observers(job.extras, folder, loaded.size, inputs.config, len(photos)),
+        same_units=depth is not None and job.cameras is None,
+        observers=watching,
         progress=tell,
     )
     skipped = inputs.skipped
@@ -264,18 +306,18 @@ def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several
         skipped = (*skipped, SkippedView(photos[i].name, reason))
     photos = tuple(photos[i] for i in result.kept)
     tell("writing", 0, 1)
-    facts = RunFacts(job.seed, {"name": job.model, "card": card}, _options(job, loaded.size), skipped)
+    facts = RunFacts(job.seed, {"name": job.model, "card": card}, options, skipped)
     report = write_results(folder, photos, result, facts, job.formats)
-    seen = None
-    if inputs.depth is not None and inputs.pointmaps_p3d is not None:
-        seen = inspection.Depth(
-            inputs.depth.select([photo.name for photo in photos]),
-            tuple(inputs.pointmaps_p3d[i] for i in result.kept),
-            inputs.depth.cameras[0],
-        )
-    name = job.object_name or "object"
     inspection.write_extras(
-        job.extras, folder, name, photos, result, inputs.config, seen, seed=job.seed, several=several
+        job.extras,
+        folder,
+        job.object_name or "object",
+        photos,
+        result,
+        config,
+        loaded.size,
+        None if depth is None else depth.of(result.kept),
+        seed=job.seed,
     )
     for stage, seconds in result.seconds.items():
         log.info("%s: %.2f s", stage, seconds)
@@ -283,37 +325,44 @@ def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several
     return report
 
 
-def read_inputs(job: Job, size: ModelConfig) -> Inputs:
-    """Photos, cameras and depth of a job, all checked, for a model of this size. Raises: MvSam3dError."""
+def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
+    """Photos, cameras and depth of a job, all checked, for a model of this size. `scene`: of the depth, too. Raises: MvSam3dError."""
     photos, skipped = load_photos(
         job.scene, object_name=job.object_name, views=job.views, skip_bad_views=job.skip_bad_views
     )
     names = [photo.name for photo in photos]
-    depth = None if job.depth is None else load_depth(job.depth, names)
-    cameras, pointmaps = None, None
-    if depth is not None:
-        cameras, pointmaps = photo_cameras(depth, photos), photo_pointmaps(depth, photos)
+    depth = None if job.depth is None else inspection.depth_of(job.depth, photos, scene=scene)
+    cameras = None if depth is None else depth.cameras
     if job.cameras is not None:
         if job.cameras.suffix.lower() == ".npz":
             cameras = photo_cameras(load_depth(job.cameras, names), photos)
         else:
             cameras = load_cameras(job.cameras, names)
     config = _config(job, size)
-    check_config(config, size, len(photos), cameras, depth=pointmaps is not None)
-    return Inputs(tuple(photos), tuple(skipped), cameras, depth, pointmaps, config)
+    check_config(config, size, len(photos), cameras, depth=depth is not None)
+    if job.extras.pose_optimisation is not None and depth is not None:
+        inspection.check_measured(job.extras.pose_optimisation, photos, depth)
+    return Inputs(tuple(photos), tuple(skipped), cameras, depth, config)
 
 
 def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
     own, weights = size.sampling.weighting, job.weights
+    structure_block, slat_block = (
+        None if number is None else inspection.block_number(flag, number, blocks)
+        for flag, number, blocks in (
+            ("--stage1-entropy-layer", weights.stage1_layer, size.structure.flow.blocks),
+            ("--stage2-attention-layer", weights.stage2_layer, size.slat.flow.blocks),
+        )
+    )
     return ReconstructionConfig(
         fusion=job.fusion,
         structure_steps=job.structure_steps,
         structure_weighting=weights.of_stage1(own),
-        structure_block=weights.stage1_layer,
+        structure_block=structure_block,
         structure_record_step=weights.stage1_step,
         slat_steps=job.slat_steps,
         slat_weighting=weights.of_stage2(own),
-        slat_block=weights.stage2_layer,
+        slat_block=slat_block,
         slat_record_step=weights.stage2_step,
         object_entropy=weights.object_entropy,
         noise_compat=job.noise_compat,
@@ -329,31 +378,29 @@ def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
+        torch.empty(0, device=device).tolist()  # "meta" has no values
+    except (RuntimeError, AssertionError, NotImplementedError) as problem:
         raise InvalidOption(
             f"the device {name!r} cannot be used here ({str(problem).splitlines()[0]}): give cpu, or install a torch for it"
         ) from problem
     return device
 
 
-def _options(job: Job, size: ModelConfig) -> dict[str, Any]:
-    own = size.sampling
+def _options(job: Job, size: ModelConfig, config: ReconstructionConfig) -> dict[str, Any]:
+    """All of the job as JSON, with the model's own choices where it leaves them to the model."""
+    own, options = size.sampling, json.loads(json.dumps(asdict(job), default=str))
+    structure, slat = structure_sampling(config, size), slat_sampling(config, size)
+    options["weights"] |= {
+        "stage1": job.weights.stage1 or own.weighting,
+        "stage1_layer": structure.recording.block,
+        "stage2": job.weights.stage2 or own.weighting,
+        "stage2_layer": slat.recording.block,
+    }
     return {
+        **options,
         "fusion": job.fusion or ("joint" if size.joint_views else "velocity"),
-        "weights": {
-            **vars(job.weights),
-            "stage1": job.weights.stage1 or own.weighting,
-            "stage2": job.weights.stage2 or own.weighting,
-        },
-        "cameras": None if job.cameras is None else str(job.cameras),
-        "depth": None if job.depth is None else str(job.depth),
-        "reference": job.reference,
-        "structure_steps": job.structure_steps or own.structure_steps,
-        "slat_steps": job.slat_steps or own.slat_steps,
+        "structure_steps": structure.steps,
+        "slat_steps": slat.steps,
         "drop_outliers": own.drop_outliers if job.drop_outliers is None else job.drop_outliers,
         "search_poses": (own.search_poses and job.depth is None) if job.search_poses is None else job.search_poses,
-        "noise_compat": job.noise_compat,
-        "visibility_compat": job.visibility_compat,
-        "sight": vars(job.sight),
     }
