@@ -39,7 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {  # of numbers, both ends included
     "self_occlusion_tolerance": (0, 1000),
     "pose_opt_iterations": (1, 100_000),
     "pose_opt_lr": (1e-6, 1),
-    "pose_opt_mask_erosion": (0, 1000),
+    "pose_opt_mask_erosion": (0, 50),
 }
 
 

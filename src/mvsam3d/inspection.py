@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int32
 from PIL import Image
 from torch import Tensor
 
-from mvsam3d.errors import InvalidOption
+from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.exports.attention import AttentionWriter, attention_bytes, parse_layers
 from mvsam3d.exports.debug_images import write_debug_images
 from mvsam3d.exports.scenes import P3D_FROM_CAMERA, write_merged_scene, write_overlay, write_posed
@@ -141,12 +141,16 @@ def check_extras(extras: Extras, *, depth: Path | None) -> None:
 
 
 def check_measured(how: PoseOptimisation, photos: Sequence[Photo], depth: Depth) -> None:
-    """That there are points to refine the pose against, before the long part of a run. Raises: InvalidOption, NothingFound."""
-    found = len(_measured(how, photos, depth, torch.Generator()))
+    """That there are points to refine the pose against, before the long part of a run. Raises: InvalidOption."""
+    try:
+        found = len(_measured(how, photos, depth, torch.Generator()))
+    except NothingFound:
+        found = 0
     if found < LEAST_POINTS:
         raise InvalidOption(
             f"--run-pose-optimization needs at least {LEAST_POINTS} points of the object, and {depth.path} has {found} inside the masks "
-            f"shrunk by --pose-opt-mask-erosion {how.mask_erosion}: shrink them less, or use more views"
+            f"shrunk by --pose-opt-mask-erosion {how.mask_erosion}: shrink them less, use more views, or check that the depth is of "
+            "these photos"
         )
 
 
