@@ -148,8 +148,8 @@ DEPTH, BARE, BROKEN = (f"--da3_output {folder}/da3_output.npz" for folder in ("d
         ("--weighting entropy --stage2_attention_step 1", ("step 1", "0 to 0")),
         ("--weighting entropy --stage2_min_weight 0.5", ("0.5", "0.3333")),
         (
-            f"--run_pose_optimization --pose_opt_mask_erosion 999 {DEPTH}",
-            ("--pose-opt-mask-erosion 999", "50", "has 0"),
+            f"--run_pose_optimization --pose_opt_mask_erosion 30 {DEPTH}",
+            ("--pose-opt-mask-erosion 30", "50", "has 0"),
         ),
         (f"--run_pose_optimization --pose_opt_mask_erosion 22 {DEPTH}", ("--pose-opt-mask-erosion 22", "50", "has 8")),
     ],

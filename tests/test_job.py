@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +16,16 @@ import torch
 import trimesh
 from PIL import Image
 
-from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption
+from mvsam3d import jobs
+from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption, ObjectsFailed
+from mvsam3d.inspection import Extras
 from mvsam3d.io.glb import read_glb
 from mvsam3d.io.ply import read_ply
 from mvsam3d.io.runs import read_params
-from mvsam3d.jobs import SHARES, Job, run_job, share_done
+from mvsam3d.io.scenes import read_scene
+from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, run_job, share_done
+from mvsam3d.models.checkpoints import load_checkpoint
+from tests.toy_scene import write_depth, write_photos
 
 ROOT = Path(__file__).parents[1]
 SCENE = ROOT / "examples" / "sofa"
@@ -97,8 +102,8 @@ def test_wrong_input_leaves_nothing_behind(tmp_path: Path) -> None:
         (Job(SCENE, out, views=("0", "9")), BadScene, "9"),
         (Job(SCENE, out, model=str(tmp_path)), CheckpointMismatch, "config.json"),
         (Job(SCENE, out, structure_steps=0), InvalidOption, "step"),
-        (Job(SCENE, out, weighting="visibility"), InvalidOption, "--cameras"),
-        (Job(SCENE, out, weighting="mixed", cameras=tmp_path / "c.json"), BadFile, "c.json"),
+        (Job(SCENE, out, weights=ViewWeights(stage2="visibility")), InvalidOption, "--cameras"),
+        (Job(SCENE, out, weights=ViewWeights(stage2="mixed"), cameras=tmp_path / "c.json"), BadFile, "c.json"),
     ):
         with pytest.raises(kind) as caught:
             run_job(job)
@@ -131,10 +136,11 @@ def test_known_cameras_weigh_the_views(tmp_path: Path, weighting: Literal["visib
         views.append({"image": f"{i}.png", "K": [[300, 0, 160], [0, 300, 160], [0, 0, 1]], "w2c": pose.tolist()})
         views[-1] |= {"width": 320, "height": 320}
     (tmp_path / "cameras.json").write_text(json.dumps({"views": views}))
-    job = Job(SCENE, tmp_path / "out", weighting=weighting, cameras=tmp_path / "cameras.json", fusion="velocity")
+    weights = ViewWeights(stage1="mean", stage2=weighting)
+    job = Job(SCENE, tmp_path / "out", weights=weights, cameras=tmp_path / "cameras.json", fusion="velocity")
     report = run_job(job)
-    assert report["options"]["weighting"] == weighting
-    run_job(replace(job, out=tmp_path / "mean", weighting="mean"))
+    assert report["options"]["weights"]["stage2"] == weighting
+    run_job(replace(job, out=tmp_path / "mean", weights=ViewWeights()))
     ours, mean = (read_ply(tmp_path / name / "result.ply").sh_dc.numpy() for name in ("out", "mean"))
     assert ours.shape != mean.shape or not np.allclose(ours, mean)
 
@@ -148,6 +154,111 @@ def test_a_view_of_another_object_is_left_out_and_named(tmp_path: Path, monkeypa
     assert [view["name"] for view in run_job(Job(SCENE, tmp_path / "all", drop_outliers=False))["views"]] == list(
         "0123"
     )
+
+
+def test_the_options_in_the_report_are_those_of_the_job(results: tuple[Path, Path, Path]) -> None:
+    """Every choice is there; those left to the model are the model's."""
+    options = json.loads((results[2] / "report.json").read_text())["options"]
+    assert set(options) == {field.name for field in fields(Job)}
+    assert (options["views"], options["seed"], options["formats"]) == (["1"], 42, ["gaussian", "mesh"])
+    assert (options["fusion"], options["structure_steps"], options["slat_steps"]) == ("joint", 1, 1)
+    assert (options["weights"]["stage1"], options["weights"]["stage1_layer"]) == ("mean", 3)
+    assert options["search_poses"] is True
+    assert json.dumps(options) in (results[2] / "inference.log").read_text()
+
+
+@pytest.mark.parametrize(("formats", "left_out"), [(("mesh",), "result.ply"), (("gaussian",), "result.glb")])
+def test_formats(formats: tuple[Literal["gaussian", "mesh"]], left_out: str, tmp_path: Path) -> None:
+    run_job(Job(SCENE, tmp_path / "out", views=("0",), search_poses=False, formats=formats))
+    assert {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")} == FILES - {left_out}
+
+
+@pytest.mark.parametrize(("which", "name"), [("first", "0"), (2, "2"), ("largest-mask", None), ("most-visible", None)])
+def test_the_view_whose_pose_is_the_objects(
+    which: Literal["first", "largest-mask", "most-visible"] | int, name: str | None, tmp_path: Path
+) -> None:
+    report = run_job(Job(SCENE, tmp_path / "out", reference=which, search_poses=False, drop_outliers=False))
+    masks = [np.asarray(Image.open(path)).mean() for path in sorted((SCENE / "masks").rglob("*.png"))]
+    expected = {"largest-mask": str(int(np.argmax(masks)))}.get(str(which), name)
+    if expected is not None:
+        assert report["reference_view"] == expected
+    (view,) = [view for view in report["views"] if view["name"] == report["reference_view"]]
+    with np.load(tmp_path / "out" / "params.npz", allow_pickle=False) as params:
+        np.testing.assert_allclose(params["camera_from_object"], view["camera_from_object"], atol=1e-6)
+
+
+# Several objects
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos with masks of a and b, empty ones of c, and depth."""
+    base = tmp_path_factory.mktemp("shelf")
+    write_photos(base / "photos", "a", "b", "c", count=2)
+    for mask in (base / "photos" / "masks" / "c").iterdir():
+        Image.fromarray(np.zeros((112, 112), np.uint8)).save(mask)
+    write_depth(base / "da3")
+    return base
+
+
+def test_several_objects_are_kept_and_merged_and_failures_named(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One checkpoint is loaded; c has empty masks, d none."""
+    loaded = []
+    monkeypatch.setattr(jobs, "load_checkpoint", lambda folder: loaded.append(folder) or load_checkpoint(folder))
+    depth = shelf / "da3" / "da3_output.npz"
+    job = Job(shelf / "photos", tmp_path / "out", object_name="a, b,c,d", depth=depth, search_poses=False)
+    with pytest.raises(ObjectsFailed) as caught:
+        run_job(replace(job, extras=Extras(overlay=True, debug_images=True, merge_scene=True)))
+    said = str(caught.value)
+    assert said.startswith("2 of 4 objects failed")
+    assert "c: " in said
+    assert "empty mask" in said
+    assert "d: " in said
+    assert len(loaded) == 1
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"a", "b"}
+    for name in ("a", "b"):
+        files = {path.name for path in (out / name).iterdir()}
+        assert files == FILES | {"result_overlay.glb", "result_merged_scene.glb", "debug_masked_images"}
+        said = (out / name / "inference.log").read_text()
+        assert [f'"object_name": "{other}"' in said for other in "ab"] == [other == name for other in "ab"]
+    assert "object d" in (out / "inference.log").read_text()
+    merged, around = (read_scene(out / f"result_multiobj_merged{suffix}.glb") for suffix in ("", "_scene"))
+    assert [node.name for node in merged.nodes] == ["sam3d_a", "sam3d_b"]
+    assert {"sam3d_a", "sam3d_b", "da3_geometry_0"} <= {node.name for node in around.nodes}
+    assert merged.frame == "scene"
+    (alone,) = [node for node in read_scene(out / "b" / "result_merged_scene.glb").nodes if node.name == "sam3d_b"]
+    np.testing.assert_allclose(merged.nodes[1].shape.vertices, alone.shape.vertices)
+
+
+def test_all_objects_failing_leaves_nothing(shelf: Path, tmp_path: Path) -> None:
+    with pytest.raises(ObjectsFailed, match=r"every object failed: c: .*; d: "):
+        run_job(Job(shelf / "photos", tmp_path / "out", object_name="c,d"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a,..", "a,.", "a,", ",", "a,../../b", "a,/b", "..", "a,a"])
+def test_names_that_lead_elsewhere_touch_nothing(name: str, shelf: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine.txt").write_text("kept")
+    with pytest.raises(InvalidOption):
+        run_job(Job(shelf / "photos", tmp_path / "results" / "out", object_name=name))
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "mine.txt"]
+
+
+def test_objects_without_depth_are_not_merged_and_the_log_says_so(shelf: Path, tmp_path: Path) -> None:
+    reports = run_job(Job(shelf / "photos", tmp_path / "out", object_name="a,b", search_poses=False))
+    assert list(reports) == ["a", "b"]
+    assert "the objects are not merged" in (tmp_path / "out" / "inference.log").read_text()
+    assert not list((tmp_path / "out").glob("result_*"))
+
+
+def test_sizes_are_known_before_networks_are_loaded() -> None:
+    loaded = Loaded("small", "cpu")
+    assert loaded.size.structure.flow.blocks == 4
+    assert "models" not in vars(loaded)
 
 
 def test_ctrl_c_leaves_no_partial_output(tmp_path: Path) -> None:

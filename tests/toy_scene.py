@@ -1,5 +1,6 @@
 """A generated object in small photos with known cameras and depth: what tests of whole commands work on."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def write_photos(scene: Path, *names: str, count: int = 8) -> Path:
     return scene
 
 
-def write_depth(folder: Path, count: int = 8) -> Path:
-    """da3_output.npz and scene.glb of the photos, in the order of a set that does not begin with view 0."""
-    known, _ = views()
+def write_depth(folder: Path, count: int = 8, *, wall: float = WALL) -> Path:
+    """da3_output.npz and scene.glb of the photos, in the order of a set that does not begin with view 0. `wall`: may be NaN."""
+    known, masks = views()
+    known = replace(known, depth=np.where(masks, known.depth, np.float32(wall)))
     rows = np.roll(np.arange(count), 1)
     known = DepthPrediction(**{name: value[rows] for name, value in vars(known).items()})
     folder.mkdir(parents=True)
