@@ -47,7 +47,7 @@ def main() -> None:
         photos = [Photo(str(i), rgb, mask) for i, (rgb, mask) in enumerate(pictures)]
         truth = shards.rows(number, "camera_from_object")[0]
         for name in off:
-            config = ReconstructionConfig(search_poses=name == "found", pose_search=search)
+            config = ReconstructionConfig(search_poses=name == "found", pose_search=search, drop_outliers=False)
             try:
                 result = reconstruct(photos, models, config, torch.Generator().manual_seed(0))
             except NothingFound as problem:
