@@ -164,12 +164,13 @@ def test_errors_come_before_the_model(
     check_error(flags, words, scene, monkeypatch, capsys)
 
 
-# Just outside, far outside, not a number.
+# Just outside, and not a number; written out where the limits are more than an end of the table.
 OUTSIDE = [
     (name, value)
-    for name, (least, most) in RANGES.items()
-    for value in ("-1", *(["0"] if least > 0 else []), str(int(most) + 1), *(["nan"] if name not in ("seed",) else []))
-]
+    for name, (_, most) in RANGES.items()
+    for value in ("-1", str(int(most) + 1), *(["nan"] if name != "seed" else []))
+] + [(name, "0") for name in ("stage1_steps", "stage2_steps", "memory_budget", "pose_opt_iterations", "pose_opt_lr")]
+OUTSIDE += [("stage2_visibility_weight_ratio", "1.01"), ("seed", "-9"), ("self_occlusion_tolerance", "-0.1")]
 
 
 @pytest.mark.parametrize(("name", "value"), OUTSIDE)

@@ -297,14 +297,11 @@ def _weights(
         log.warning("no weights are drawn: %s", why)
         return
     how, recording = config.slat_weighting, slat_sampling(config, size).recording
+    sharp = how.entropy_alpha if isinstance(how, Mixed) else how.alpha if isinstance(how, ByEntropy) else None
     settings = {
         "stage1": type(config.structure_weighting).__name__,
         "stage2": type(how).__name__,
-        "entropy_alpha": how.alpha
-        if isinstance(how, ByEntropy)
-        else how.entropy_alpha
-        if isinstance(how, Mixed)
-        else None,
+        "entropy_alpha": sharp,
         "attention_layer": recording.block,
         "attention_step": recording.step,
     }
