@@ -252,8 +252,9 @@ def solid_iou(models: Models, latents: StructureLatents, case: Case) -> float:
 class Answers:
     """Reconstructions of one object. What ways have in common is made once: stage 1, and everything where no view is dropped."""
 
-    def __init__(self, models: Models, case: Case) -> None:
-        self.models, self.case = models, case
+    def __init__(self, models: Models, case: Case, *, colour: bool = True) -> None:
+        """`colour`: measure it too, which takes most of the time."""
+        self.models, self.case, self.colour = models, case, colour
         self._latents: dict[object, StructureLatents] = {}
         self._answers: dict[object, tuple[float, Float[np.ndarray, " point"] | None]] = {}
 
@@ -276,6 +277,8 @@ class Answers:
             self._latents[kept, first] = structure(models, photos, first, case.number)
         latents = self._latents[kept, first]
         overlap = solid_iou(models, latents, case)
+        if not self.colour:
+            return overlap, None
         try:
             voxels = occupied(models, latents)
         except NothingFound:
@@ -488,7 +491,7 @@ def measure(arguments: argparse.Namespace) -> Table:
     for number in range(arguments.first, arguments.first + arguments.objects):
         start = time.perf_counter()
         case, following = following, load_case(kept, number + 1)
-        answers, odd = Answers(models, case), case.photos.spoilt_by(following.photos)
+        answers, odd = Answers(models, case, colour=not arguments.no_colour), case.photos.spoilt_by(following.photos)
         table.fits.extend(fit for views in arguments.views for fit in fits(answers, ways, alone, views))
         table.spoilt.extend(spoilt_fits(answers, odd, ways, alone))
         table.marks.append(marks(models, case, odd))
@@ -523,6 +526,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, help="sample in so many steps, from the same noise in all ways")
     parser.add_argument("--laws", type=int, default=5, help="objects on which copies and order of the views are tried")
+    parser.add_argument("--no-colour", action="store_true", help="structure alone: a twentieth of the time")
     parser.add_argument("--out", type=Path, help="written after each object")
     parser.add_argument("--merge", type=Path, nargs="+", help="tables of different objects")
     arguments = parser.parse_args()
