@@ -132,9 +132,6 @@ def test_object_and_depth_are_in_one_unit(everything: Path) -> None:
     assert 0.6 < np.ptp(vertices, axis=0).max() < 1.6  # a small model's guess
 
 
-@pytest.mark.xfail(
-    reason="the small model has seen objects alone in point maps: what is around them has to be hidden from it"
-)
 def test_what_is_behind_the_object_does_not_change_its_size(base: Path, tmp_path: Path) -> None:
     sizes = []
     for folder in ("da3", "wall"):

@@ -343,7 +343,12 @@ def _poses(latents: StructureLatents, views: Sequence[View]) -> tuple[Pose, ...]
 
 def view_config(size: ModelConfig) -> ViewConfig:
     """How this model wants photos cut."""
-    return ViewConfig(size.image_size, size.box_factor, normaliser=ObjectCentric(size.pointmap_scale))
+    return ViewConfig(
+        size.image_size,
+        size.box_factor,
+        normaliser=ObjectCentric(size.pointmap_scale),
+        object_points=size.pointmap_scale != "scene",  # whose units know nothing of the scene, nor does the model
+    )
 
 
 def stacked(views: Sequence[View], device: torch.device) -> dict[str, Float[Tensor, "view _ _ _"]]:

@@ -8,6 +8,7 @@ import torch
 from mvsam3d.errors import BadPhoto
 from mvsam3d.types import Photo, View
 from mvsam3d.views.crop import object_box
+from mvsam3d.views.pointmap import ObjectCentric
 from mvsam3d.views.prepare import ViewConfig, prepare_maps, prepare_view, prepare_views
 from tests.parity import Fixture, fixture, names
 
@@ -108,3 +109,31 @@ def test_padding_of_the_crop_is_missing_points_but_zero_image() -> None:
     assert view.pointmap[:, :9].isnan().all()
     assert view.pointmap[:, 9:45, 9:45].isfinite().all()
     assert view.mask[:, :9].sum() == 0
+
+
+def test_point_maps_of_the_object_alone() -> None:
+    """Everything outside the mask is missing, in the crop and in the whole photo; the object's points and units stay."""
+    photo, points = _photo_with_depth()
+    plain = prepare_view(photo, points, ViewConfig(size=40, normaliser=ObjectCentric("object-median")))
+    alone = prepare_view(
+        photo, points, ViewConfig(size=40, normaliser=ObjectCentric("object-median"), object_points=True)
+    )
+    assert plain.pointmap is not None
+    assert alone.pointmap is not None
+    inside = alone.mask[0] > 0.5
+    assert inside.any()
+    assert (~inside).any()
+    assert (alone.pointmap[:, inside] == plain.pointmap[:, inside]).all()
+    assert alone.pointmap[:, ~inside].isnan().all()
+    assert plain.pointmap[:, ~inside].isfinite().any()
+    torch.testing.assert_close(alone.pointmap_scale, plain.pointmap_scale)
+
+
+def _photo_with_depth() -> tuple[Photo, torch.Tensor]:
+    """A square at depth 2 before a wall at depth 5."""
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 12:28] = True
+    z = torch.where(torch.from_numpy(mask), 2.0, 5.0)
+    pixel = (torch.arange(40) - 19.5) / 40
+    points = torch.stack([-pixel[None] * z, -pixel[:, None] * z, z])
+    return Photo("a", np.full((40, 40, 3), 99, np.uint8), mask), points

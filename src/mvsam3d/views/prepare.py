@@ -43,6 +43,8 @@ class ViewConfig:
     """Units of the point maps."""
     normalise_pointmap: bool = True
     """False passes point maps on as they are; scale and shift are still measured."""
+    object_points: bool = False
+    """Point maps show the object alone: for a model that has not seen what is around one."""
     pointmap_clip: float | None = None
     """Points deeper than this many times the object's median depth are dropped."""
 
@@ -117,6 +119,8 @@ def _point_maps(
     if pointmap_p3d is None:
         return None, None, crop_plane(box, w, h, focal)
     points = clipped(pointmap_p3d, alpha, config.pointmap_clip)
+    if config.object_points:
+        points = torch.where(resized_nearest(alpha, *points.shape[-2:]) > 0.5, points, torch.nan)
     moments = moments_of(points, alpha, config.normaliser)
     units = normalised(points, moments, config.normaliser) if config.normalise_pointmap else points
     crop = cropped(at_photo_size(units, h, w), box, padding=config.padding_factor, fill=torch.nan)
