@@ -37,10 +37,9 @@ from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import WEIGHTS, checkpoint_folder, load_checkpoint
 from mvsam3d.nn.precision import use_fast_exact_matmul
+from mvsam3d.options import ReconstructionConfig, check_config
 from mvsam3d.pipeline import (
-    ReconstructionConfig,
     agreeing_views,
-    check_config,
     decoded,
     occupancy_logits,
     occupied,

@@ -19,11 +19,11 @@ from scipy.ndimage import binary_dilation, zoom
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from mvsam3d.generation.object_points import DepthView, depth_points
 from mvsam3d.generation.pose import camera_from_object, pose_from_similarity
-from mvsam3d.generation.pose_refinement import MaskView, PoseRefinement, refine_pose
 from mvsam3d.meshing.cleanup import simplified
 from mvsam3d.meshing.isosurface import dense_cells, dual_contour
+from mvsam3d.posing.object_points import DepthView, depth_points
+from mvsam3d.posing.refinement import MaskView, PoseRefinement, refine_pose
 from mvsam3d.training import objects
 from mvsam3d.training.data import HELD_OUT_SEED
 from mvsam3d.types import Camera, Mesh, Pose

@@ -15,9 +15,10 @@ import torch
 
 from mvsam3d.errors import NothingFound
 from mvsam3d.generation.pose import camera_from_object
-from mvsam3d.generation.pose_search import PoseSearch
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
-from mvsam3d.pipeline import ReconstructionConfig, reconstruct
+from mvsam3d.options import ReconstructionConfig
+from mvsam3d.pipeline import reconstruct
+from mvsam3d.posing.search import PoseSearch
 from mvsam3d.training.data import Shards
 from mvsam3d.types import Photo
 

@@ -12,15 +12,8 @@ from mvsam3d.generation.pose import pose_from_camera
 from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import SAM3D, SMALL
-from mvsam3d.pipeline import (
-    ReconstructionConfig,
-    check_config,
-    reconstruct,
-    reference_view,
-    slat_sampling,
-    structure_sampling,
-    view_config,
-)
+from mvsam3d.options import ReconstructionConfig, check_config, slat_sampling, structure_sampling
+from mvsam3d.pipeline import reconstruct, reference_view, view_config
 from mvsam3d.types import Camera, Photo, Voxels
 from mvsam3d.views.prepare import prepare_views
 

@@ -18,7 +18,7 @@ from mvsam3d.errors import InvalidOption
 if TYPE_CHECKING:
     from mvsam3d.inspection import Extras
     from mvsam3d.jobs import Job, ViewWeights
-    from mvsam3d.pipeline import Reference
+    from mvsam3d.options import Reference
     from mvsam3d.results import Format
 
 PHOTOS = ("--input-path", "--image-dir")  # public flags for the photos, which we take as the argument

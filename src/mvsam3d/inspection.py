@@ -22,9 +22,7 @@ from mvsam3d.exports.slat_start import write_slat_start
 from mvsam3d.exports.visibility import write_latent_visibility
 from mvsam3d.exports.weights import write_weights
 from mvsam3d.generation.evidence import tokens_of
-from mvsam3d.generation.object_points import DepthView, PointChoice, depth_points, in_camera, seen_from
 from mvsam3d.generation.pose import camera_from_object
-from mvsam3d.generation.pose_refinement import LEAST_POINTS, MaskView, PoseRefinement, refine_pose
 from mvsam3d.generation.weighting import ByEntropy, Mixed
 from mvsam3d.geometry.cameras import centre
 from mvsam3d.io.depth import DepthViews, read_depth
@@ -33,7 +31,10 @@ from mvsam3d.io.runs import RunFolder
 from mvsam3d.io.scenes import Scene, alignment, read_scene
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.nn.probe import AttentionProbe, MapProbe
-from mvsam3d.pipeline import Observers, ReconstructionConfig, Stage, slat_sampling, structure_sampling
+from mvsam3d.options import ReconstructionConfig, Stage, slat_sampling, structure_sampling
+from mvsam3d.pipeline import Observers
+from mvsam3d.posing.object_points import DepthView, PointChoice, depth_points, in_camera, seen_from
+from mvsam3d.posing.refinement import LEAST_POINTS, MaskView, PoseRefinement, refine_pose
 from mvsam3d.results import cameras_of
 from mvsam3d.types import Camera, Conditions, FusionRecord, Photo, Pose, Reconstruction, Voxels
 from mvsam3d.views.depth_maps import photo_cameras, photo_pointmaps, placement

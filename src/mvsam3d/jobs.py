@@ -28,14 +28,8 @@ from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.pipeline import (
-    ReconstructionConfig,
-    Reference,
-    check_config,
-    reconstruct,
-    slat_sampling,
-    structure_sampling,
-)
+from mvsam3d.options import ReconstructionConfig, Reference, check_config, slat_sampling, structure_sampling
+from mvsam3d.pipeline import reconstruct
 from mvsam3d.results import FORMATS, Format, RunFacts, write_results
 from mvsam3d.types import Camera, Photo
 from mvsam3d.views.depth_maps import photo_cameras

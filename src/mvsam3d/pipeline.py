@@ -7,8 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,28 +18,28 @@ from torch import Tensor
 from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.generation import slat_stage, structure_stage
 from mvsam3d.generation.agreement import LEAST_VIEWS, agreeing
-from mvsam3d.generation.budget import MemoryBudget
-from mvsam3d.generation.evidence import Sight, cameras_in_object, tokens_of, tokens_seen, visibility
-from mvsam3d.generation.guidance import Guidance, without_condition
+from mvsam3d.generation.evidence import cameras_in_object, tokens_of, tokens_seen, visibility
+from mvsam3d.generation.guidance import without_condition
 from mvsam3d.generation.latents import structure_noise
 from mvsam3d.generation.pose import camera_from_object, decode_poses, placed_camera, pose_from_similarity
-from mvsam3d.generation.pose_search import PoseSearch, searched_pose
-from mvsam3d.generation.running_weights import Recording, Watch, check_recording, patches
-from mvsam3d.generation.slat_stage import SlatSampling, SlatStatistics, sample_slat
-from mvsam3d.generation.structure_stage import StructureSampling, sample_structure
+from mvsam3d.generation.running_weights import Recording, Watch, patches
+from mvsam3d.generation.slat_stage import SlatStatistics, sample_slat
+from mvsam3d.generation.structure_stage import sample_structure
 from mvsam3d.generation.visibility_compat import public_visibility
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
-from mvsam3d.generation.weighting import Evidence, PlainMean, Weighting, check_floor, needs_visibility
+from mvsam3d.generation.weighting import Evidence
 from mvsam3d.geometry.transforms import inverse
 from mvsam3d.geometry.voxels import all_cells
-from mvsam3d.meshing.cleanup import CleanupConfig, cleaned, simplified
+from mvsam3d.meshing.cleanup import cleaned, simplified
 from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
-from mvsam3d.meshing.texture import TextureConfig, textured
+from mvsam3d.meshing.texture import textured
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
+from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
+from mvsam3d.posing.search import PoseSearch, searched_pose
 from mvsam3d.types import (
     Camera,
     Conditions,
@@ -62,54 +61,9 @@ from mvsam3d.views.prepare import ViewConfig, prepare_views
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
-Stage = Literal["structure", "slat"]
-Reference = Literal["first", "largest-mask", "most-visible"] | int
 STAGES = ("views", "structure", "appearance", "mesh", "texture", "poses")
-STRUCTURE_BLOCK, SLAT_BLOCK = 9, 6  # where the public system measures attention
 SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
-
-
-@dataclass(frozen=True)
-class ReconstructionConfig:
-    """How to reconstruct. None takes the model's own default, found by measurement."""
-
-    fusion: Literal["joint", "velocity"] | None = None
-    """joint: every view's tokens are shown together, which a model must have been trained for; velocity: views are predicted one by
-    one and their velocities fused, the public way."""
-    structure_steps: int | None = None
-    structure_guidance: float | None = None
-    structure_weighting: Weighting = field(default_factory=PlainMean)
-    structure_block: int | None = None
-    """Transformer block of stage 1 whose attention is measured, from 0; 9, or the last if there are fewer."""
-    structure_record_step: int = 0
-    """Step of stage 1 in which it is measured."""
-    slat_steps: int | None = None
-    slat_guidance: float | None = None
-    slat_weighting: Weighting = field(default_factory=PlainMean)
-    slat_block: int | None = None
-    """Transformer block of stage 2 whose attention is measured, from 0; 6, or the last if there are fewer."""
-    slat_record_step: int = 0
-    """Step of stage 2 in which it is measured."""
-    object_entropy: bool = False
-    """Leave patches without object out of the entropy of attention; the public system counts the background too."""
-    noise_compat: bool = False
-    """Draw noise as the public system does (`generation.slat_stage`)."""
-    reference: Reference = "first"
-    """The view whose pose is the object's: in `params.npz`, and for cameras that are given."""
-    memory: MemoryBudget = field(default_factory=MemoryBudget)
-    """For evaluating several views at once."""
-    drop_outliers: bool | None = None
-    """Go on without a view that shows something else than the others (`generation.agreement`)."""
-    search_poses: bool | None = None
-    """Look for the pose in which the finished mesh fits each photo best, beginning with the predicted one (`generation.pose_search`)."""
-    pose_search: PoseSearch = field(default_factory=PoseSearch)
-    sight: Sight = field(default_factory=Sight)
-    """What keeps a given camera from seeing a voxel."""
-    visibility_compat: bool = False
-    """Weigh by what the public system takes for visibility (`generation.visibility_compat`): for comparison with it only."""
-    cleanup: CleanupConfig = field(default_factory=CleanupConfig)
-    texture: TextureConfig = field(default_factory=TextureConfig)
 
 
 @dataclass(frozen=True)
@@ -278,42 +232,6 @@ def seen_by_cameras(
     return tokens_seen(voxels, placed, config.sight, masks=[photo.mask for photo in photos], depths=depths), placed
 
 
-def check_config(
-    config: ReconstructionConfig,
-    size: ModelConfig,
-    views: int,
-    cameras: Sequence[Camera] | None,
-    *,
-    depth: bool = False,
-) -> None:
-    """Everything that can be wrong with the choices for a model of this size, before it is loaded. `depth`: point maps are given.
-
-    Raises: InvalidOption: steps, blocks or weights out of range, or a weighting without the cameras that it needs.
-    """
-    structure, slat = structure_sampling(config, size), slat_sampling(config, size)
-    for stage, sampling, blocks in (
-        (1, structure, size.structure.flow.blocks),
-        (2, slat, size.slat.flow.blocks),
-    ):
-        if sampling.steps < 1:
-            raise InvalidOption(f"{sampling.steps} steps in stage {stage}: at least 1 is needed")
-        check_recording(sampling.recording, blocks=blocks, steps=sampling.steps, stage=stage)
-    if isinstance(config.reference, int) and not 0 <= config.reference < views:
-        raise InvalidOption(f"view {config.reference} shall give the pose, but there are the views 0 to {views - 1}")
-    if cameras is not None and len(cameras) != views:
-        raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
-    if needs_visibility(config.structure_weighting):
-        raise InvalidOption(
-            "stage 1 cannot be weighted by visibility, there are no voxels yet: use entropy or the plain mean"
-        )
-    if config.sight.depth and cameras is not None and not depth:
-        raise InvalidOption("visibility by depth needs depth maps: give --da3-output, or leave --visibility-depth out")
-    if needs_visibility(config.slat_weighting) and cameras is None:
-        raise InvalidOption("weighting by visibility needs to know the cameras: give --cameras, or weigh by entropy")
-    for how in (config.structure_weighting, config.slat_weighting):
-        check_floor(how, views)
-
-
 def searched_poses(
     mesh: Mesh,
     photos: Sequence[Photo],
@@ -360,38 +278,6 @@ def stacked(views: Sequence[View], device: torch.device) -> dict[str, Float[Tens
     if all(given):
         names += ["pointmap", "rgb_pointmap"]
     return {name: torch.stack([getattr(view, name) for view in views]).to(device) for name in names}
-
-
-def structure_sampling(config: ReconstructionConfig, size: ModelConfig) -> StructureSampling:
-    """How stage 1 is sampled: the call's choices, and the model's own where there are none."""
-    defaults = size.sampling
-    block = min(STRUCTURE_BLOCK, size.structure.flow.blocks - 1)
-    return StructureSampling(
-        steps=defaults.structure_steps if config.structure_steps is None else config.structure_steps,
-        rescale_t=defaults.structure_rescale_t,
-        guidance=Guidance(
-            defaults.structure_guidance if config.structure_guidance is None else config.structure_guidance
-        ),
-        noise_scale=_noise_scale(size, config.structure_steps),
-        weighting=config.structure_weighting,
-        recording=Recording(
-            block if config.structure_block is None else config.structure_block, config.structure_record_step
-        ),
-    )
-
-
-def slat_sampling(config: ReconstructionConfig, size: ModelConfig) -> SlatSampling:
-    """How stage 2 is sampled, likewise."""
-    defaults = size.sampling
-    block = min(SLAT_BLOCK, size.slat.flow.blocks - 1)
-    return SlatSampling(
-        steps=defaults.slat_steps if config.slat_steps is None else config.slat_steps,
-        guidance=Guidance(defaults.slat_guidance if config.slat_guidance is None else config.slat_guidance),
-        noise_scale=_noise_scale(size, config.slat_steps),
-        weighting=config.slat_weighting,
-        recording=Recording(block if config.slat_block is None else config.slat_block, config.slat_record_step),
-        noise_compat=config.noise_compat,
-    )
 
 
 def structure_latents(
@@ -514,11 +400,6 @@ def decoded(models: Models, slat: Slat) -> tuple[GaussianCloud, CubeField]:
     x = SparseTensor(slat.features, SparseGrid.batched([slat.voxels.coords.to(slat.features.device)]))
     (gaussians,), (cubes,) = models.gaussian_decoder(x), models.mesh_decoder(x, DECODE_ROWS)
     return gaussians, CubeField(cubes.coords.cpu(), cubes.features.cpu(), cubes.resolution)
-
-
-def _noise_scale(size: ModelConfig, steps: int | None) -> float:
-    """The model's own start for its own number of steps; a number asked for is a wish to sample."""
-    return size.sampling.noise_scale if steps is None or steps == 1 else 1.0
 
 
 def _together(models: Models, config: ReconstructionConfig) -> bool:

@@ -16,7 +16,8 @@ from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import save_checkpoint
 from mvsam3d.models.config import SMALL
-from mvsam3d.pipeline import ReconstructionConfig, occupied, structure_latents
+from mvsam3d.options import ReconstructionConfig
+from mvsam3d.pipeline import occupied, structure_latents
 from mvsam3d.training.data import Shards
 from mvsam3d.training.objects import CLASS_NAMES
 from mvsam3d.training.recipes import SMALL_RECIPE

@@ -26,7 +26,8 @@ from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import ModelConfig, SamplingDefaults
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.pipeline import ReconstructionConfig, occupancy_logits, structure_latents
+from mvsam3d.options import ReconstructionConfig
+from mvsam3d.pipeline import occupancy_logits, structure_latents
 from mvsam3d.training.data import MESH_CLASS, ShardPlan, Shards, make_shards
 from mvsam3d.training.objects import CLASS_NAMES
 from mvsam3d.training.recipes import SMALL_RECIPE, held_out_plans

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mvsam3d.generation.pose_refinement_public import public_distance, public_placed, public_refinement
+from mvsam3d.posing.refinement_public import public_distance, public_placed, public_refinement
 from mvsam3d.types import Pose
 from tests.parity import fixture
 

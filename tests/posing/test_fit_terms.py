@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from mvsam3d.generation.fit_terms import Pulls, Window, normal_equations, outline_pulls, robust_weights, surface_pulls
+from mvsam3d.posing.fit_terms import Pulls, Window, normal_equations, outline_pulls, robust_weights, surface_pulls
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

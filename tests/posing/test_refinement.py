@@ -10,10 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object, pose_from_similarity
-from mvsam3d.generation.pose_refinement import MaskView, PoseRefinement, RefinedPose, refine_pose
+from mvsam3d.posing.refinement import MaskView, PoseRefinement, RefinedPose, refine_pose
 from mvsam3d.rendering.meshes import render_mesh
 from mvsam3d.types import Camera, Mesh, Pose
-from tests.generation.test_pose_search import two_boxes
+from tests.posing.test_search import two_boxes
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "pose_refinement.py"
 QUICK = PoseRefinement(points=1000, samples=8000, side=64)

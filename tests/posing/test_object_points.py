@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mvsam3d.errors import InvalidOption, NothingFound
-from mvsam3d.generation.object_points import (
+from mvsam3d.geometry.cameras import project
+from mvsam3d.posing.object_points import (
     DepthView,
     PointChoice,
     belongs,
@@ -16,7 +17,6 @@ from mvsam3d.generation.object_points import (
     object_points,
     seen_from,
 )
-from mvsam3d.geometry.cameras import project
 from mvsam3d.types import Camera
 from tests.parity import fixture
 

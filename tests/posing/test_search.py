@@ -8,10 +8,10 @@ import torch
 import trimesh
 
 from mvsam3d.generation.pose import camera_from_object, pose_from_similarity
-from mvsam3d.generation.pose_search import PoseSearch, searched_pose
 from mvsam3d.geometry.cameras import centred_intrinsics
 from mvsam3d.geometry.rotations import matrix_from_quaternion
 from mvsam3d.geometry.transforms import similarity
+from mvsam3d.posing.search import PoseSearch, searched_pose
 from mvsam3d.rendering.meshes import render_mesh
 from mvsam3d.types import Camera, Mesh, Photo
 

@@ -19,7 +19,8 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from mvsam3d.errors import InvalidOption
-from mvsam3d.generation.fit_terms import (
+from mvsam3d.generation.pose import camera_from_object, pose_from_similarity
+from mvsam3d.posing.fit_terms import (
     Drawn,
     Pulls,
     Window,
@@ -28,7 +29,6 @@ from mvsam3d.generation.fit_terms import (
     robust_weights,
     surface_pulls,
 )
-from mvsam3d.generation.pose import camera_from_object, pose_from_similarity
 from mvsam3d.rendering.meshes import face_normals
 from mvsam3d.types import Camera, Mesh, Pose
 

@@ -1,0 +1,140 @@
+"""The choices of a reconstruction, the model's own where there are none, and what is wrong with them before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mvsam3d.errors import InvalidOption
+from mvsam3d.generation.budget import MemoryBudget
+from mvsam3d.generation.evidence import Sight
+from mvsam3d.generation.guidance import Guidance
+from mvsam3d.generation.running_weights import Recording, check_recording
+from mvsam3d.generation.slat_stage import SlatSampling
+from mvsam3d.generation.structure_stage import StructureSampling
+from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, needs_visibility
+from mvsam3d.meshing.cleanup import CleanupConfig
+from mvsam3d.meshing.texture import TextureConfig
+from mvsam3d.models.config import ModelConfig
+from mvsam3d.posing.search import PoseSearch
+from mvsam3d.types import Camera
+
+Stage = Literal["structure", "slat"]
+Reference = Literal["first", "largest-mask", "most-visible"] | int
+STRUCTURE_BLOCK, SLAT_BLOCK = 9, 6  # where the public system measures attention
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """How to reconstruct. None takes the model's own default, found by measurement."""
+
+    fusion: Literal["joint", "velocity"] | None = None
+    """joint: every view's tokens are shown together, which a model must have been trained for; velocity: views are predicted one by
+    one and their velocities fused, the public way."""
+    structure_steps: int | None = None
+    structure_guidance: float | None = None
+    structure_weighting: Weighting = field(default_factory=PlainMean)
+    structure_block: int | None = None
+    """Transformer block of stage 1 whose attention is measured, from 0; 9, or the last if there are fewer."""
+    structure_record_step: int = 0
+    """Step of stage 1 in which it is measured."""
+    slat_steps: int | None = None
+    slat_guidance: float | None = None
+    slat_weighting: Weighting = field(default_factory=PlainMean)
+    slat_block: int | None = None
+    """Transformer block of stage 2 whose attention is measured, from 0; 6, or the last if there are fewer."""
+    slat_record_step: int = 0
+    """Step of stage 2 in which it is measured."""
+    object_entropy: bool = False
+    """Leave patches without object out of the entropy of attention; the public system counts the background too."""
+    noise_compat: bool = False
+    """Draw noise as the public system does (`generation.slat_stage`)."""
+    reference: Reference = "first"
+    """The view whose pose is the object's: in `params.npz`, and for cameras that are given."""
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    """For evaluating several views at once."""
+    drop_outliers: bool | None = None
+    """Go on without a view that shows something else than the others (`generation.agreement`)."""
+    search_poses: bool | None = None
+    """Look for the pose in which the finished mesh fits each photo best, beginning with the predicted one (`posing.search`)."""
+    pose_search: PoseSearch = field(default_factory=PoseSearch)
+    sight: Sight = field(default_factory=Sight)
+    """What keeps a given camera from seeing a voxel."""
+    visibility_compat: bool = False
+    """Weigh by what the public system takes for visibility (`generation.visibility_compat`): for comparison with it only."""
+    cleanup: CleanupConfig = field(default_factory=CleanupConfig)
+    texture: TextureConfig = field(default_factory=TextureConfig)
+
+
+def check_config(
+    config: ReconstructionConfig,
+    size: ModelConfig,
+    views: int,
+    cameras: Sequence[Camera] | None,
+    *,
+    depth: bool = False,
+) -> None:
+    """Everything that can be wrong with the choices for a model of this size, before it is loaded. `depth`: point maps are given.
+
+    Raises: InvalidOption: steps, blocks or weights out of range, or a weighting without the cameras that it needs.
+    """
+    structure, slat = structure_sampling(config, size), slat_sampling(config, size)
+    for stage, sampling, blocks in (
+        (1, structure, size.structure.flow.blocks),
+        (2, slat, size.slat.flow.blocks),
+    ):
+        if sampling.steps < 1:
+            raise InvalidOption(f"{sampling.steps} steps in stage {stage}: at least 1 is needed")
+        check_recording(sampling.recording, blocks=blocks, steps=sampling.steps, stage=stage)
+    if isinstance(config.reference, int) and not 0 <= config.reference < views:
+        raise InvalidOption(f"view {config.reference} shall give the pose, but there are the views 0 to {views - 1}")
+    if cameras is not None and len(cameras) != views:
+        raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
+    if needs_visibility(config.structure_weighting):
+        raise InvalidOption(
+            "stage 1 cannot be weighted by visibility, there are no voxels yet: use entropy or the plain mean"
+        )
+    if config.sight.depth and cameras is not None and not depth:
+        raise InvalidOption("visibility by depth needs depth maps: give --da3-output, or leave --visibility-depth out")
+    if needs_visibility(config.slat_weighting) and cameras is None:
+        raise InvalidOption("weighting by visibility needs to know the cameras: give --cameras, or weigh by entropy")
+    for how in (config.structure_weighting, config.slat_weighting):
+        check_floor(how, views)
+
+
+def structure_sampling(config: ReconstructionConfig, size: ModelConfig) -> StructureSampling:
+    """How stage 1 is sampled: the call's choices, and the model's own where there are none."""
+    defaults = size.sampling
+    block = min(STRUCTURE_BLOCK, size.structure.flow.blocks - 1)
+    return StructureSampling(
+        steps=defaults.structure_steps if config.structure_steps is None else config.structure_steps,
+        rescale_t=defaults.structure_rescale_t,
+        guidance=Guidance(
+            defaults.structure_guidance if config.structure_guidance is None else config.structure_guidance
+        ),
+        noise_scale=_noise_scale(size, config.structure_steps),
+        weighting=config.structure_weighting,
+        recording=Recording(
+            block if config.structure_block is None else config.structure_block, config.structure_record_step
+        ),
+    )
+
+
+def slat_sampling(config: ReconstructionConfig, size: ModelConfig) -> SlatSampling:
+    """How stage 2 is sampled, likewise."""
+    defaults = size.sampling
+    block = min(SLAT_BLOCK, size.slat.flow.blocks - 1)
+    return SlatSampling(
+        steps=defaults.slat_steps if config.slat_steps is None else config.slat_steps,
+        guidance=Guidance(defaults.slat_guidance if config.slat_guidance is None else config.slat_guidance),
+        noise_scale=_noise_scale(size, config.slat_steps),
+        weighting=config.slat_weighting,
+        recording=Recording(block if config.slat_block is None else config.slat_block, config.slat_record_step),
+        noise_compat=config.noise_compat,
+    )
+
+
+def _noise_scale(size: ModelConfig, steps: int | None) -> float:
+    """The model's own start for its own number of steps; a number asked for is a wish to sample."""
+    return size.sampling.noise_scale if steps is None or steps == 1 else 1.0

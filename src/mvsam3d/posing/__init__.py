@@ -1,0 +1,1 @@
+"""Poses found and refined by laying the finished mesh over photos and measured points."""
