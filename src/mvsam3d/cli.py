@@ -208,11 +208,18 @@ def _downsample(command: Downsample) -> None:
     print(f"{command.output}: {done.after:,} of {done.before:,} points")
 
 
+class _Lines(logging.Handler):
+    """A line on stderr for each record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it."""
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+
 @contextmanager
 def _warnings(*, quiet: bool) -> Iterator[None]:
     """Show what the package warns of; None of it when quiet."""
-    handler, package = logging.Handler(logging.WARNING), logging.getLogger("mvsam3d")
-    handler.emit = lambda record: print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)  # type: ignore[method-assign]
+    handler, package = _Lines(logging.WARNING), logging.getLogger("mvsam3d")
     if not quiet:
         package.addHandler(handler)
     try:

@@ -17,14 +17,15 @@ from torch import Tensor
 from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.exports.attention import AttentionWriter, attention_bytes, parse_layers
 from mvsam3d.exports.debug_images import write_debug_images
-from mvsam3d.exports.scenes import P3D_FROM_CAMERA, write_merged_scene, write_overlay, write_posed
+from mvsam3d.exports.scenes import write_merged_scene, write_overlay, write_posed
 from mvsam3d.exports.slat_start import write_slat_start
-from mvsam3d.exports.visibility import write_latent_visibility
+from mvsam3d.exports.visibility import looks_in_object, write_latent_visibility
 from mvsam3d.exports.weights import write_weights
 from mvsam3d.generation.evidence import tokens_of
 from mvsam3d.generation.pose import camera_from_object
 from mvsam3d.generation.weighting import ByEntropy, Mixed
 from mvsam3d.geometry.cameras import centre
+from mvsam3d.geometry.frames import P3D_FROM_CAMERA
 from mvsam3d.io.depth import DepthViews, read_depth
 from mvsam3d.io.refined_pose import write_refined_pose
 from mvsam3d.io.runs import RunFolder
@@ -320,9 +321,8 @@ def _visibility(folder: RunFolder, names: Sequence[str], result: Reconstruction)
     tokens, _ = tokens_of(result.voxels)
     even = torch.full_like(result.visibility, 1 / len(names))
     record = FusionRecord("slat", tokens, result.voxels.resolution // 2, even, None, result.visibility)
-    axes = np.stack([camera.camera_from_world[2, :3] for camera in result.cameras])
-    looks = axes / np.linalg.norm(axes, axis=1, keepdims=True)
-    write_latent_visibility(folder, record, np.stack([centre(c) for c in result.cameras]), looks, names)
+    centres = np.stack([centre(camera) for camera in result.cameras])
+    write_latent_visibility(folder, record, centres, looks_in_object(result.cameras), names)
 
 
 def _merged(folder: RunFolder, file: str, name: str, result: Reconstruction, pose: Pose, depth: Depth) -> None:

@@ -149,9 +149,8 @@ def reconstruct(
         with clock.stage("texture"):
             plain, mesh = mesh, textured(mesh, None, config.texture)
         with clock.stage("poses"):
-            own = (
-                size.sampling.search_poses and pointmaps_p3d is None
-            )  # depth tells more of place and size than outlines
+            # depth tells more of place and size than outlines do
+            own = size.sampling.search_poses and pointmaps_p3d is None
             if own if config.search_poses is None else config.search_poses:
                 poses = searched_poses(plain, photos, views, poses, config.pose_search, clock.step)
     return Reconstruction(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from mvsam3d.generation.pose import camera_from_object, placed_camera
+from mvsam3d.geometry.frames import GLB_FROM_OBJECT, P3D_FROM_CAMERA
 from mvsam3d.io.glb import write_glb
 from mvsam3d.io.photos import SkippedView
 from mvsam3d.io.ply import write_ply
@@ -23,11 +24,10 @@ from mvsam3d.rendering.meshes import render_mesh
 from mvsam3d.rendering.preview import preview
 from mvsam3d.types import Camera, Mesh, Photo, Reconstruction
 
-FRAMES: dict[str, list[list[float]]] = {  # on column vectors
-    "glb_from_object": [[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]],
-    "camera_from_p3d_camera": [[-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
-}
-MATRICES = {name: np.array(matrix, np.float64) for name, matrix in FRAMES.items()}
+MATRICES = {
+    "glb_from_object": GLB_FROM_OBJECT,
+    "camera_from_p3d_camera": P3D_FROM_CAMERA,
+}  # the latter is its own inverse
 Format = Literal["gaussian", "mesh"]
 FORMATS: tuple[Format, ...] = ("gaussian", "mesh")
 SILHOUETTE_SIDE = 256  # pixels along the longer side of the photo in which silhouettes are compared

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from mvsam3d.exports.visibility import looks_in_object, write_latent_visibility
-from mvsam3d.generation.evidence import centres_in_object, tokens_of, visibility
+from mvsam3d.generation.evidence import cameras_in_object, centres_in_object, tokens_of, visibility
 from mvsam3d.geometry.rotations import matrix_from_quaternion
 from mvsam3d.io.runs import RunFolder
 from mvsam3d.io.scenes import read_scene
@@ -60,7 +60,7 @@ def test_cameras_of_another_world_look_at_the_object():
         scaled = np.diag([1.0, 1, 1, 1])
         scaled[:3] = looking(CENTRES[reference])[:3]
         pose = torch.from_numpy(scaled)
-        looks = looks_in_object(cameras, pose, reference=reference)
+        looks = looks_in_object(cameras_in_object(cameras, [photo] * 2, pose, reference=reference, same_units=True))
         centres = centres_in_object(cameras, [photo] * 2, pose, reference=reference, same_units=True)
         np.testing.assert_allclose(centres, CENTRES, atol=1e-6)
         np.testing.assert_allclose(looks, -CENTRES / np.linalg.norm(CENTRES, axis=1, keepdims=True), atol=1e-6)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvsam3d.errors import BadFile
-from mvsam3d.io import glb, gltf
+from mvsam3d.geometry.frames import GLB_FROM_OBJECT
+from mvsam3d.io import gltf
 from mvsam3d.io.glb import glb_bytes, linear_from_srgb, read_glb, srgb_from_linear, vertex_normals, write_glb
 from mvsam3d.types import Mesh
 from tests.parity import fixture, names
@@ -180,7 +181,7 @@ def test_placed_by_nodes(tmp_path):
     path = tmp_path / "a.glb"
     path.write_bytes(repacked(content, body))
     back = read_glb(path, z_up=True)
-    x, y, z = (TRIANGLE @ glb.GLB_FROM_OBJECT.T).T
+    x, y, z = (TRIANGLE @ GLB_FROM_OBJECT[:3, :3].T).T
     np.testing.assert_allclose(back.vertices[:3], np.stack([x, y, -z], axis=1), atol=1e-7)
     np.testing.assert_allclose(back.vertices[3:], np.stack([x + 1, 2 - z, 3 + y], axis=1), atol=1e-7)
     np.testing.assert_array_equal(back.faces, [[2, 1, 0], [3, 4, 5]])

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from mvsam3d.exports.colours import Scale
 from mvsam3d.exports.voxels import Cubes, Matrix, picture
+from mvsam3d.rendering.framing import Box, square_around, square_intrinsics, turn_camera
 from mvsam3d.types import Camera, Photo
 
-Box = tuple[float, float, float]  # left, top, side: a square in pixels of the photo, may reach outside
 Tile = UInt8[np.ndarray, "tile tile 3"]
 Row = list[tuple[str, Tile]]  # tiles with their captions
 
@@ -47,9 +47,9 @@ def heat_map(
     """
     rows: list[Row] = []
     for photo, camera, row, caption in zip(photos, cameras, values, captions, strict=True):
-        colours, box = scale(row), _square(photo.mask)
+        colours, box = scale(row), square_around(photo.mask, MARGIN)
         pose, behind = camera.camera_from_world, camera.camera_from_world @ BEHIND
-        seen = picture(shape, colours, _tile_intrinsics(camera.intrinsics, box), pose, TILE)
+        seen = picture(shape, colours, square_intrinsics(camera.intrinsics, box, TILE), pose, TILE)
         back = picture(shape, colours, _fitting(shape, behind), behind, TILE)
         rows.append([(f"view {photo.name}", _cut(photo, box)), (caption, seen), ("from behind", back)])
     high = math.ceil(len(rows) / math.ceil(len(rows) / ROWS))
@@ -59,7 +59,8 @@ def heat_map(
 
 def turn(path: Path, title: str, shape: Cubes, values: Float[np.ndarray, " cell"], scale: Scale) -> None:
     """The cells from four sides, in the colours of their values. The cube's middle is in each tile's."""
-    poses, colours = [_turn_camera(TURN_START + 360 * i / len(TURNS)) for i in range(len(TURNS))], scale(values)
+    azimuths = [TURN_START + 360 * i / len(TURNS) for i in range(len(TURNS))]
+    poses, colours = [turn_camera(azimuth, TURN_ELEVATION, TURN_DISTANCE) for azimuth in azimuths], scale(values)
     lens = min((_fitting(shape, pose) for pose in poses), key=lambda lens: float(lens[0, 0]))  # one size in all four
     lens[:2, 2] = TILE / 2
     row = [(name, picture(shape, colours, lens, pose, TILE)) for name, pose in zip(TURNS, poses, strict=True)]
@@ -93,16 +94,6 @@ def _sheet(title: str, rows: Sequence[Row], scale: Scale) -> Image.Image:
     return sheet
 
 
-def _square(mask: Bool[np.ndarray, "h w"]) -> Box:
-    """The square around a mask, with a margin."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0.0, 0.0, float(max(mask.shape))
-    middle = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2
-    side = MARGIN * max(columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0])
-    return float(middle[0] - side / 2), float(middle[1] - side / 2), float(side)
-
-
 def _cut(photo: Photo, box: Box) -> UInt8[np.ndarray, "tile tile 3"]:
     """The photo in the square, white outside; what is not the object is paler."""
     left, top, side = box
@@ -113,13 +104,6 @@ def _cut(photo: Photo, box: Box) -> UInt8[np.ndarray, "tile tile 3"]:
     return np.asarray(sheet.resize((TILE, TILE), Image.Resampling.BOX if side > TILE else Image.Resampling.BILINEAR))
 
 
-def _tile_intrinsics(intrinsics: Float[np.ndarray, "3 3"], box: Box) -> Float[np.ndarray, "3 3"]:
-    left, top, side = box
-    zoom = TILE / side
-    tile: Float[np.ndarray, "3 3"] = np.array([[zoom, 0, -zoom * left], [0, zoom, -zoom * top], [0, 0, 1]]) @ intrinsics
-    return tile
-
-
 def _fitting(shape: Cubes, camera_from_object: Matrix) -> Float[np.ndarray, "3 3"]:
     """A lens that shows all cells, however the camera looks at them."""
     seen = shape.vertices @ camera_from_object[:3, :3].T + camera_from_object[:3, 3]
@@ -128,14 +112,3 @@ def _fitting(shape: Cubes, camera_from_object: Matrix) -> Float[np.ndarray, "3 3
     focal = TILE / (MARGIN * max(float((most - least).max()), 1e-6))
     centre = TILE / 2 - focal * (least + most) / 2
     return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
-
-
-def _turn_camera(azimuth: float) -> Matrix:
-    """Looks at the origin: 0 degrees sees the front from -Y, 90 the +X side."""
-    a, e = math.radians(azimuth), math.radians(TURN_ELEVATION)
-    away = np.array([math.sin(a) * math.cos(e), -math.cos(a) * math.cos(e), math.sin(e)])
-    right = np.array([math.cos(a), math.sin(a), 0.0])
-    camera_from_object = np.eye(4)
-    camera_from_object[:3, :3] = np.stack([right, np.cross(-away, right), -away])
-    camera_from_object[2, 3] = TURN_DISTANCE
-    return camera_from_object

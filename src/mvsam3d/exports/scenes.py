@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvsam3d.errors import BadFile
+from mvsam3d.geometry.frames import P3D_FROM_CAMERA
 from mvsam3d.io.glb import Matrices
 from mvsam3d.io.runs import RunFolder
 from mvsam3d.io.scenes import (
@@ -33,7 +34,6 @@ from mvsam3d.types import Mesh, Photo
 MOST_POINTS = 100_000  # of a point map
 OBJECT, SCENE = "sam3d", "da3"  # prefixes of node names
 SAME_FRAME = 1e-5  # largest difference of two scene_from_world, of one run, as stored in JSON
-P3D_FROM_CAMERA = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_overlay(

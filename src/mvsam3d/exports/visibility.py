@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from mvsam3d.exports.colours import Scale, view_colours
 from mvsam3d.exports.voxels import array, axes_node, camera_nodes, cell_nodes
-from mvsam3d.io.glb import OBJECT_FROM_GLB
+from mvsam3d.geometry.frames import OBJECT_FROM_GLB
 from mvsam3d.io.runs import RunFolder
 from mvsam3d.io.scenes import Scene, write_scene
 from mvsam3d.types import Camera, FusionRecord
@@ -56,18 +55,8 @@ def write_latent_visibility(
         write_scene(folder.path(name), Scene(nodes, "glb", {"object_from_glb": OBJECT_FROM_GLB}))
 
 
-def looks_in_object(
-    cameras: Sequence[Camera], camera_from_object: Float[Tensor, "4 4"], *, reference: int = 0
-) -> Float[np.ndarray, "view 3"]:
-    """Unit vectors along the cameras' optical axes, in the object frame.
-
-    Args:
-        cameras: in a world of their own.
-        camera_from_object: the object's pose in camera `reference`.
-        reference: the view whose pose it is.
-    """
-    axes_world = np.stack([camera.camera_from_world[2, :3] for camera in cameras])
-    axes_camera = axes_world @ cameras[reference].camera_from_world[:3, :3].T
-    axes = axes_camera @ camera_from_object[:3, :3].double().cpu().numpy()  # times the scale: (s R)ᵀ
+def looks_in_object(cameras_object: Sequence[Camera]) -> Float[np.ndarray, "view 3"]:
+    """Unit vectors along the optical axes of cameras whose world is the object frame (`generation.evidence.cameras_in_object`)."""
+    axes = np.stack([camera.camera_from_world[2, :3] for camera in cameras_object])
     units: Float[np.ndarray, "view 3"] = axes / np.linalg.norm(axes, axis=1, keepdims=True)
     return units

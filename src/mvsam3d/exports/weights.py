@@ -16,7 +16,7 @@ from mvsam3d.exports import distributions, heatmaps
 from mvsam3d.exports.colours import Scale, stretched, view_colours
 from mvsam3d.exports.tensors import write_tensors
 from mvsam3d.exports.voxels import array, axes_node, camera_nodes, cell_centres, cell_nodes, cubes, latent_of_voxels
-from mvsam3d.io.glb import OBJECT_FROM_GLB
+from mvsam3d.geometry.frames import OBJECT_FROM_GLB
 from mvsam3d.io.ply import FRAME_COMMENTS
 from mvsam3d.io.runs import RunFolder, write_whole
 from mvsam3d.io.scenes import Scene, write_scene
@@ -71,13 +71,11 @@ def write_weights(
                 continue  # before there are voxels, no camera can see them
             name = f"stage{NUMBERS[stage]}_{what}_heatmap.png"
             record = by_stage.get(stage)
-            write(
-                name,
-                _missing(record, stage, what),
-                lambda record=record, what=what, name=name: _heat_map(
-                    folder, name, record, what, voxels, photos, cameras
-                ),  # type: ignore[misc]
-            )
+            reason = _missing(record, stage, what)
+            if record is None or reason is not None:
+                left_out[f"{FOLDER}/{name}"] = str(reason)
+            else:
+                _heat_map(folder, name, record, what, voxels, photos, cameras)
     if slat is None:
         for name in (*_distributions(len(names)), "weight_distribution_3d.ply", "weight_distribution_3d.glb"):
             left_out[f"{FOLDER}/{name}"] = str(_missing(None, "slat", "weight"))

@@ -139,7 +139,10 @@ def sample_slat(
     if watch.start is not None:
         watch.start(x)
     _, token = tokens_of(voxels)
-    spread = lambda weights: on_voxels(weights, token.to(weights.device))  # noqa: E731
+
+    def spread(weights: Float[Tensor, "view token"]) -> Float[Tensor, "view voxel"]:
+        return on_voxels(weights, token.to(weights.device))
+
     running = RunningWeights(views, config.weighting, config.recording, patches(chunks[0]), evidence, watch, spread)
 
     def conditional(x: Tensor, t: float) -> Tensor:

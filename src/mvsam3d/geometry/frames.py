@@ -16,6 +16,20 @@ Axes = tuple[tuple[int, int, int], tuple[int, int, int]]  # target axis i = sign
 _GLB_FROM_OBJECT: Axes = ((0, 2, 1), (1, 1, -1))
 _OBJECT_FROM_GLB: Axes = ((0, 2, 1), (1, -1, 1))
 _P3D_FROM_CAMERA: Axes = ((0, 1, 2), (-1, -1, 1))
+_OPENGL_FROM_CAMERA: Axes = ((0, 1, 2), (1, -1, -1))
+
+
+def _matrix(axes: Axes) -> Float[np.ndarray, "4 4"]:
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.eye(3)[list(axes[0])]
+    for row, sign in enumerate(axes[1]):
+        matrix[row, axes[0][row]] = sign
+    return matrix
+
+
+GLB_FROM_OBJECT, OBJECT_FROM_GLB = _matrix(_GLB_FROM_OBJECT), _matrix(_OBJECT_FROM_GLB)  # 4 x 4, on column vectors
+P3D_FROM_CAMERA = _matrix(_P3D_FROM_CAMERA)  # its own inverse
+OPENGL_FROM_CAMERA = _matrix(_OPENGL_FROM_CAMERA)  # +Y up, -Z forward, as glTF and NeRF; its own inverse
 
 
 def _mapped(axes: Axes, points: Points) -> Points:

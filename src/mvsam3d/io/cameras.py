@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 
 from mvsam3d.errors import BadFile
+from mvsam3d.geometry.frames import OPENGL_FROM_CAMERA
 from mvsam3d.geometry.rotations import matrix_from_quaternion
 from mvsam3d.io.npz import check_keys, npz_arrays, npz_headers
 from mvsam3d.types import Camera
@@ -34,7 +35,6 @@ LONGEST_NAME = 4096
 NOT_A_ROTATION = 1e-2  # largest deviation of R Rᵀ from the identity
 DEPTH_KEYS = ("extrinsics", "intrinsics", "depth", "image_files")  # of an npz that tells its cameras
 HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 # COLMAP's camera models: number, name, parameters; the first are focal lengths (one or two) and the principal point.
 COLMAP_MODELS = (
@@ -227,7 +227,7 @@ def _nerf_frames(path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, 
         camera_from_world = np.eye(4)
         camera_from_world[:3, :3], camera_from_world[:3, 3] = rigid.T, -rigid.T @ world_from_camera[:3, 3]
         size = (max(round(width), 1), max(round(height), 1))
-        yield str(_entry(where, frame, "file_path")), _camera(where, k, OPENCV_FROM_OPENGL @ camera_from_world, *size)
+        yield str(_entry(where, frame, "file_path")), _camera(where, k, OPENGL_FROM_CAMERA @ camera_from_world, *size)
 
 
 def _entry(where: str, values: object, key: str) -> Any:

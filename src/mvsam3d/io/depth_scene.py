@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from mvsam3d.errors import BadFile
+from mvsam3d.geometry.frames import OPENGL_FROM_CAMERA
 from mvsam3d.io.depth import DepthPrediction, unprojected
 from mvsam3d.io.runs import write_whole
 
@@ -21,7 +22,6 @@ LEAST_CONFIDENCE = 1.05  # but no fewer than the best 10 %, and no more than the
 SHOWN_PERCENTILES = (40.0, 90.0)
 CAMERA_SHARE = 0.03  # height of a camera's pyramid, of the diagonal of the box around the points
 BOX_PERCENTILES = (5.0, 95.0)
-GLTF_FROM_CAMERA = np.diag([1.0, -1.0, -1.0, 1.0])  # y up, z backward
 
 
 def write_depth_scene(
@@ -83,7 +83,7 @@ def alignment(
     """scene_from_world, from the first camera and all points that are shown."""
     full = np.eye(4)
     full[:3] = camera_from_world
-    upright: Float[np.ndarray, "4 4"] = GLTF_FROM_CAMERA @ full
+    upright: Float[np.ndarray, "4 4"] = OPENGL_FROM_CAMERA @ full
     upright[:3, 3] -= np.median(_moved(upright, points_world), axis=0)
     return upright
 

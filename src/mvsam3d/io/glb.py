@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from mvsam3d.errors import BadFile
+from mvsam3d.geometry.frames import GLB_FROM_OBJECT, OBJECT_FROM_GLB, object_from_glb
 from mvsam3d.io import gltf
 from mvsam3d.io.gltf import Builder, Entry, check_mesh, frame_extras, linear_from_srgb, srgb_from_linear
 from mvsam3d.io.runs import write_whole
@@ -19,9 +20,6 @@ from mvsam3d.types import Mesh
 
 __all__ = ["glb_bytes", "linear_from_srgb", "read_glb", "srgb_from_linear", "vertex_normals", "write_glb"]
 
-GLB_FROM_OBJECT = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float64)  # on column vectors
-OBJECT_FROM_GLB = np.eye(4)
-OBJECT_FROM_GLB[:3, :3] = GLB_FROM_OBJECT.T
 CREASE = np.cos(np.radians(40.0))  # a vertex split by a texture seam keeps its own normal at sharper edges
 SHARED_LIMIT = 32  # vertices at one place; more are no seam but a broken mesh
 
@@ -48,7 +46,7 @@ def glb_bytes(mesh: Mesh, *, raw_colours: bool = False, matrices: Matrices | Non
     """The file that `write_glb` writes; `name` is for errors."""
     check_mesh(mesh, name)
     builder = Builder()
-    add_surface(builder, "geometry_0", mesh, GLB_FROM_OBJECT, raw_colours=raw_colours)
+    add_surface(builder, "geometry_0", mesh, GLB_FROM_OBJECT[:3, :3], raw_colours=raw_colours)
     return builder.content(frame_extras("glb", {"object_from_glb": OBJECT_FROM_GLB, **(matrices or {})}))
 
 
@@ -160,7 +158,7 @@ def _mesh(container: gltf.Container, *, z_up: bool) -> Mesh:
     image = next(iter(textures))
     vertices = np.concatenate([piece[0] for piece in pieces])
     return Mesh(
-        vertices=vertices if z_up else vertices @ GLB_FROM_OBJECT,
+        vertices=vertices if z_up else object_from_glb(vertices),
         faces=np.concatenate([piece[1] for piece in pieces]),
         vertex_colours=_joined([piece[2] for piece in pieces]),
         uv=_joined([piece[3] for piece in pieces]),

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mvsam3d.errors import BadFile
+from mvsam3d.geometry.frames import OPENGL_FROM_CAMERA
 from mvsam3d.io import gltf
 from mvsam3d.io.glb import add_surface
 from mvsam3d.io.gltf import Builder, Entry, check_mesh, frame_extras
@@ -26,7 +27,6 @@ from mvsam3d.types import Mesh
 log = logging.getLogger(__name__)
 
 ALIGNMENT = "hf_alignment"
-FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenCV camera <-> +Y up, -Z forward
 MOST_NODES = 10_000
 LONGEST_NAME = 200
 NOT_A_SIMILARITY = 1e-3  # largest deviation of R Rᵀ / scale² from the identity
@@ -175,7 +175,7 @@ def alignment(scene: Scene, camera_0_from_world: Float[np.ndarray, "4 4"]) -> Fl
     if scene.scene_from_world is not None:
         return scene.scene_from_world
     log.warning("the scene does not tell its frame (no %s): taken for the first camera's, not centred", ALIGNMENT)
-    matrix: Float[np.ndarray, "4 4"] = FLIP @ camera_0_from_world
+    matrix: Float[np.ndarray, "4 4"] = OPENGL_FROM_CAMERA @ camera_0_from_world
     return matrix
 
 

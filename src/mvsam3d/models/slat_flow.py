@@ -206,8 +206,8 @@ class SlatFlow(nn.Module):
         """
         tokens, skips, emb = self._before_condition(x, t, onto)
         for i, block in enumerate(self._blocks()):
-            tokens = tokens if i == 0 else block.look_around(tokens, emb)
-            tokens = block.look_across(tokens, emb, self._context(cond, i), probe=probe, block=i)
+            rest = block.look_across if i == 0 else block  # the first has looked around
+            tokens = rest(tokens, emb, self._context(cond, i), probe=probe, block=i)
         h = self.from_tokens(tokens, skips, emb, onto or x.grid).feats.to(self.out_layer.weight.dtype)
         out = self.out_layer(F.layer_norm(h, h.shape[-1:])).to(x.feats.dtype)
         return SparseTensor(out, onto or x.grid)

@@ -1,13 +1,13 @@
 """One picture that shows a reconstruction: photos beside renders from the same places, and a turn around the object."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
+from mvsam3d.rendering.framing import Box, square_around, square_intrinsics, turn_camera
 from mvsam3d.rendering.meshes import render_mesh
 from mvsam3d.rendering.splats import render_splats
 from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
@@ -46,12 +46,16 @@ def preview(
     """
     assert cameras is None or len(cameras) == len(photos), "a camera for each photo"
     shown = sorted({round(i) for i in np.linspace(0, len(photos) - 1, min(len(photos), MOST_PHOTOS))}) if photos else []
-    boxes = {i: _cut(photos[i].mask) for i in shown}
+    boxes = {i: square_around(photos[i].mask, MARGIN) for i in shown}
     rows = [("photos " + ", ".join(photos[i].name for i in shown), [_photo(photos[i], boxes[i], side) for i in shown])]
-    turns = [(_turn_intrinsics(side), _turn_camera(360 * i / TURNS)) for i in range(TURNS)]
+    turns = [
+        (_turn_intrinsics(side), turn_camera(360 * i / TURNS, TURN_ELEVATION, TURN_DISTANCE)) for i in range(TURNS)
+    ]
     posed = []
     if cameras is not None:
-        posed = [(_cut_intrinsics(cameras[i].intrinsics, boxes[i], side), cameras[i].camera_from_world) for i in shown]
+        posed = [
+            (square_intrinsics(cameras[i].intrinsics, boxes[i], side), cameras[i].camera_from_world) for i in shown
+        ]
     for label, views in (("the photo's camera", posed), ("all around", turns)):
         if views and mesh is not None:
             rows.append((f"mesh, {label}", [_tile(render_mesh(mesh, k, pose, side, side)[0]) for k, pose in views]))
@@ -62,26 +66,7 @@ def preview(
     return _sheet([row for row in rows if row[1]], side)
 
 
-def _cut(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float, float]:
-    """Left, top and side of the square around the mask, in pixels of the photo; it may reach outside."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0.0, 0.0, float(max(mask.shape))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    side = MARGIN * max(bottom - top, right - left)
-    return float(left + right - side) / 2, float(top + bottom - side) / 2, float(side)
-
-
-def _cut_intrinsics(
-    intrinsics: Float[np.ndarray, "3 3"], box: tuple[float, float, float], side: int
-) -> Float[np.ndarray, "3 3"]:
-    left, top, length = box
-    zoom = side / length
-    tile_from_photo = np.array([[zoom, 0, -zoom * left], [0, zoom, -zoom * top], [0, 0, 1]])
-    return np.asarray(tile_from_photo @ intrinsics)
-
-
-def _photo(photo: Photo, box: tuple[float, float, float], side: int) -> Tile:
+def _photo(photo: Photo, box: Box, side: int) -> Tile:
     left, top, length = box
     zoom = (length / side, 0, left, 0, length / side, top)
     if length > side:  # `resize` averages over the source pixels, `transform` would skip them
@@ -103,17 +88,6 @@ def _tile(rgb: Float[np.ndarray, "side side 3"]) -> Tile:
 
 def _turn_intrinsics(side: int) -> Float[np.ndarray, "3 3"]:
     return np.array([[TURN_FOCAL * side, 0, side / 2], [0, TURN_FOCAL * side, side / 2], [0, 0, 1]])
-
-
-def _turn_camera(azimuth: float) -> Float[np.ndarray, "4 4"]:
-    """Looks at the origin; 0 degrees sees the front from -Y, 90 the +X side."""
-    a, e = math.radians(azimuth), math.radians(TURN_ELEVATION)
-    away = np.array([math.sin(a) * math.cos(e), -math.cos(a) * math.cos(e), math.sin(e)])
-    right = np.array([math.cos(a), math.sin(a), 0.0])
-    camera_from_object = np.eye(4)
-    camera_from_object[:3, :3] = np.stack([right, np.cross(-away, right), -away])
-    camera_from_object[2, 3] = TURN_DISTANCE
-    return camera_from_object
 
 
 def _sheet(rows: Sequence[tuple[str, Sequence[Tile]]], side: int) -> Picture:
