@@ -1,0 +1,239 @@
+"""What outlines tell of a shape: a point of the object lies inside the outline of every photo.
+
+Grids are cubic, cell (i, j, k) along x, y, z of a `Cube` in the world of the cameras. A mask that reaches the edge of its photo goes on
+beyond it, as the object may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mvsam3d.errors import InvalidOption
+from mvsam3d.geometry.cameras import centre, project, triangulated, unproject
+from mvsam3d.geometry.compiled import compiled
+from mvsam3d.types import Camera
+
+COARSE = 48  # cells along an edge with which the object is first looked for
+FIRST_ROOM = 1.6  # side of the first cube in sizes of the object as its masks show it
+HALF_DIAGONAL = np.sqrt(3) / 2
+RAY_SIDE = 160  # pixels along the longer side of a photo in which silhouettes are compared
+
+Mask = Bool[np.ndarray, "_ _"]
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A cube along the axes of the world."""
+
+    centre: Float[np.ndarray, " 3"]
+    side: float
+
+    def world_from_cube(self) -> Float[np.ndarray, "4 4"]:
+        """From the frame in which the cube is [-0.5, 0.5]^3."""
+        matrix = np.diag([self.side] * 3 + [1.0])
+        matrix[:3, 3] = self.centre
+        return matrix
+
+    def cell_centres(self, resolution: int) -> Float[np.ndarray, "x y z 3"]:
+        """Middles of the cells of a grid, in the world."""
+        axis = ((np.arange(resolution) + 0.5) / resolution - 0.5) * self.side
+        grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+        return grid + self.centre
+
+
+def in_cube_frame(camera: Camera, cube: Cube) -> Camera:
+    """The camera with the cube's frame as its world; `camera_from_world` then scales."""
+    return Camera(camera.intrinsics, camera.camera_from_world @ cube.world_from_cube(), camera.width, camera.height)
+
+
+def outline_distance(mask: Mask) -> Float[np.ndarray, "h w"]:
+    """Pixels from the middle of each pixel to the outline, positive inside."""
+    import cv2
+
+    padded = np.pad(mask, 1, mode="edge").astype(np.uint8)  # beyond the edge the mask goes on
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    outside = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.where(padded > 0, inside - 0.5, 0.5 - outside)[1:-1, 1:-1].astype(np.float32)
+
+
+def distances_inside(
+    camera: Camera, distance: Float[np.ndarray, "h w"], points_world: Float[np.ndarray, "*rows 3"]
+) -> tuple[Float[np.ndarray, "*rows"], Float[np.ndarray, "*rows"]]:
+    """Of each point: pixels inside the outline (negative outside), and pixels that a unit of length covers there.
+
+    Beyond the photo the value at its nearest edge holds; behind the camera nothing is inside.
+
+    Args:
+        camera: for the photo's pixels.
+        distance: see `outline_distance`; of the photo's size.
+        points_world: points.
+    """
+    pixels, depth = project(camera, points_world)
+    front = depth > 0
+    pixels = np.where(front[..., None], pixels, 0.0)
+    h, w = distance.shape
+    columns = np.clip(pixels[..., 0], 0, w - 1).astype(np.int64)
+    rows = np.clip(pixels[..., 1], 0, h - 1).astype(np.int64)
+    scale = np.cbrt(abs(np.linalg.det(camera.camera_from_world[:3, :3])))  # of a similarity
+    focal = np.sqrt(abs(camera.intrinsics[0, 0] * camera.intrinsics[1, 1]))
+    per_unit = np.where(front, focal * scale / np.where(front, depth, 1.0), 0.0)
+    return np.where(front, distance[rows, columns], -np.inf), per_unit
+
+
+def carved(
+    cameras: Sequence[Camera], masks: Sequence[Mask], cube: Cube, resolution: int, *, margin: float = 0.5
+) -> Bool[np.ndarray, "x y z"]:
+    """The visual hull: cells whose middle lies inside every outline, or at most `margin` cells beside it.
+
+    Raises: InvalidOption: a camera and its mask differ in size.
+    """
+    _check(cameras, masks)
+    points = cube.cell_centres(resolution)
+    kept = np.ones(points.shape[:3], bool)
+    for camera, mask in zip(cameras, masks, strict=True):
+        inside, per_unit = distances_inside(camera, outline_distance(mask), points[kept])
+        kept[kept] = inside >= -margin * per_unit * cube.side / resolution
+    return kept
+
+
+def soft_hull(
+    cameras: Sequence[Camera],
+    masks: Sequence[Mask],
+    cube: Cube,
+    resolution: int,
+    *,
+    mask_error: float = 1.5,
+    wrong: float = 0.02,
+) -> Float[np.ndarray, "x y z"]:
+    """Probability that each cell is inside every true outline.
+
+    Args:
+        cameras: of the photos.
+        masks: of the photos.
+        cube: where the grid lies.
+        resolution: cells along its edges.
+        mask_error: standard deviation of an outline, pixels; the half side of a cell as the camera sees it is added in squares.
+        wrong: chance that a mask says nothing of a point, as where another object or a hole in the mask is.
+    Raises: InvalidOption: a camera and its mask differ in size.
+    """
+    _check(cameras, masks)
+    points = cube.cell_centres(resolution)
+    product = np.ones(points.shape[:3])
+    for camera, mask in zip(cameras, masks, strict=True):
+        inside, per_unit = distances_inside(camera, outline_distance(mask), points)
+        spread = np.hypot(mask_error, 0.5 * per_unit * cube.side / resolution)
+        with np.errstate(over="ignore"):
+            chance = 1 / (1 + np.exp(-1.7 * inside / spread))  # a logistic curve about as steep as the normal one
+        product *= wrong + (1 - wrong) * chance
+    return product
+
+
+def cube_around(cameras: Sequence[Camera], masks: Sequence[Mask], *, room: float = 1.1) -> Cube:
+    """The cube around the visual hull; `room`: its side in the hull's longest sides.
+
+    Raises: InvalidOption: the rays do not meet (one view, or parallel ones), no point is inside all outlines, or a camera and its mask
+        differ in size.
+    """
+    _check(cameras, masks)
+    middles = np.stack([np.argwhere(mask).mean(0)[::-1] + 0.5 for mask in masks])
+    meeting = triangulated(cameras, middles)
+    cube = Cube(meeting, FIRST_ROOM * max(_seen_size(c, m, meeting) for c, m in zip(cameras, masks, strict=True)))
+    for _ in range(2):
+        solid = carved(cameras, masks, cube, COARSE, margin=HALF_DIAGONAL)
+        if not solid.any():
+            raise InvalidOption(
+                "no point lies inside the outlines of all views: a camera or a mask is wrong, or they belong to different photos"
+            )
+        cells = np.argwhere(solid)
+        low, high = cells.min(0) / COARSE - 0.5, (cells.max(0) + 1) / COARSE - 0.5
+        cube = Cube(cube.centre + cube.side * (low + high) / 2, float(cube.side * (high - low).max() * room))
+    return cube
+
+
+def _seen_size(camera: Camera, mask: Mask, where: Float[np.ndarray, " 3"]) -> float:
+    """Longest side of the mask's bounding box at the depth of a point, in the world's units."""
+    pixels, depth = project(camera, where)
+    rows, columns = np.argwhere(mask).min(0), np.argwhere(mask).max(0)
+    side = float((columns - rows + 1).max())
+    ends = unproject(camera, pixels + np.array([[0.0, 0.0], [side, 0.0]]), np.array([depth, depth]))
+    scale = np.cbrt(abs(np.linalg.det(camera.camera_from_world[:3, :3])))
+    return float(np.linalg.norm(ends[1] - ends[0])) / float(scale**2)
+
+
+def silhouette_ious(
+    solid: Bool[np.ndarray, "x y z"], cube: Cube, cameras: Sequence[Camera], masks: Sequence[Mask]
+) -> Float[np.ndarray, " view"]:
+    """Intersection over union of each mask and the outline of a solid grid, at RAY_SIDE pixels."""
+    _check(cameras, masks)
+    scores = []
+    for camera, mask in zip(cameras, masks, strict=True):
+        zoom = min(1.0, RAY_SIDE / max(camera.width, camera.height))
+        w, h = round(camera.width * zoom), round(camera.height * zoom)
+        rows = ((np.arange(h) + 0.5) / h * camera.height).astype(int)
+        columns = ((np.arange(w) + 0.5) / w * camera.width).astype(int)
+        shown = mask[rows][:, columns]
+        seen = silhouette(solid, cube, camera, w, h)
+        either = (shown | seen).sum()
+        scores.append((shown & seen).sum() / either if either else 1.0)
+    return np.array(scores)
+
+
+def silhouette(
+    solid: Bool[np.ndarray, "x y z"], cube: Cube, camera: Camera, width: int, height: int
+) -> Bool[np.ndarray, "height width"]:
+    """Where a camera's photo, scaled to `width` by `height` pixels, shows the solid: a ray through each pixel's middle."""
+    placed = in_cube_frame(camera, cube)
+    pixels = np.stack(
+        np.meshgrid(
+            (np.arange(width) + 0.5) / width * camera.width, (np.arange(height) + 0.5) / height * camera.height
+        ),
+        -1,
+    )
+    start = centre(placed)
+    rotation = placed.camera_from_world[:3, :3]
+    rays = np.concatenate([pixels, np.ones((height, width, 1))], -1) @ np.linalg.inv(placed.intrinsics).T
+    rays = rays @ np.linalg.inv(rotation).T
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    hit = np.zeros((height, width), np.bool_)
+    _hit(solid, start, rays, hit)
+    return hit
+
+
+@compiled
+def _hit(solid: np.ndarray, start: np.ndarray, rays: np.ndarray, hit: np.ndarray) -> None:
+    """Steps of half a cell through the cube [-0.5, 0.5]^3."""
+    n = solid.shape[0]
+    for row in range(rays.shape[0]):
+        for column in range(rays.shape[1]):
+            near, far = 0.0, 1e30
+            for axis in range(3):
+                d, s = rays[row, column, axis], start[axis]
+                if abs(d) < 1e-12:
+                    if abs(s) > 0.5:
+                        far = -1.0
+                    continue
+                a, b = (-0.5 - s) / d, (0.5 - s) / d
+                near, far = max(near, min(a, b)), min(far, max(a, b))
+            t = near + 0.25 / n
+            while t < far:
+                i = int((start[0] + t * rays[row, column, 0] + 0.5) * n)
+                j = int((start[1] + t * rays[row, column, 1] + 0.5) * n)
+                k = int((start[2] + t * rays[row, column, 2] + 0.5) * n)
+                if 0 <= i < n and 0 <= j < n and 0 <= k < n and solid[i, j, k]:
+                    hit[row, column] = True
+                    break
+                t += 0.5 / n
+
+
+def _check(cameras: Sequence[Camera], masks: Sequence[Mask]) -> None:
+    for i, (camera, mask) in enumerate(zip(cameras, masks, strict=True)):
+        if mask.shape != (camera.height, camera.width):
+            raise InvalidOption(
+                f"view {i}: the camera is for {camera.width} x {camera.height} pixels, the mask has {mask.shape[1]} x {mask.shape[0]}"
+            )
+        if not mask.any():
+            raise InvalidOption(f"view {i}: the mask is empty, so it tells nothing of the shape")
