@@ -63,6 +63,10 @@ class ReconstructionConfig:
     """What keeps a given camera from seeing a voxel."""
     visibility_compat: bool = False
     """Weigh by what the public system takes for visibility (`generation.visibility_compat`): for comparison with it only."""
+    guidance: bool | None = None
+    """Let cameras, where they are given, tell the shape (`posing.known_shape`) and the poses; None: if they did not come with depth."""
+    model_share: float = 0.25
+    """Of the model's log odds, in what becomes of a cell that cameras tell of (`posing.placement.combined`)."""
     cleanup: CleanupConfig = field(default_factory=CleanupConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
 

@@ -34,11 +34,12 @@ from mvsam3d.meshing.cleanup import cleaned, simplified
 from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
 from mvsam3d.meshing.texture import textured
 from mvsam3d.models.bundle import Models
-from mvsam3d.models.config import ModelConfig
+from mvsam3d.models.config import ModelConfig, SamplingDefaults
 from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
+from mvsam3d.posing.placement import combined, placed_by_cameras, pose_of
 from mvsam3d.posing.search import PoseSearch, searched_pose
 from mvsam3d.types import (
     Camera,
@@ -63,6 +64,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
 STAGES = ("views", "structure", "appearance", "mesh", "texture", "poses")
 SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
+KNOWN_CELLS = 64  # along an edge of what known cameras show of the shape
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
 
 
@@ -118,9 +120,16 @@ def reconstruct(
             grid = size.structure.flow.grid
             watch = watching(observers, "structure", all_cells(grid), grid, records)
             latents = structure_latents(models, maps, config, noise, clock.step, watch=watch)
-            voxels = occupied(models, latents)
+            poses, logits = _poses(latents, views), occupancy_logits(models, latents)
+            placement = None
+            guidance = pointmaps_p3d is None if config.guidance is None else config.guidance
+            if cameras is not None and guidance:
+                placement = placed_by_cameras(photos, cameras, models.lifting, logits, poses, resolution=KNOWN_CELLS)
+                log.info("shape by %s, model agrees by %.2f", placement.shape.source, placement.alignment.agreement)
+                logits = combined(placement.logits(len(logits)), logits, config.model_share)
+                poses = tuple(pose_of(camera) for camera in placement.cameras)
+            voxels = active(logits, size.sampling)
         with clock.stage("appearance"):
-            poses = _poses(latents, views)
             reference = reference_view(config.reference, photos, poses, voxels, kept, config.sight.tolerance)
             seen = None
             if cameras is not None:
@@ -128,6 +137,7 @@ def reconstruct(
                 seen, cameras = seen_by_cameras(
                     voxels, cameras, photos, poses[reference], reference, config, near, same_units=same_units
                 )
+                cameras = cameras if placement is None else placement.cameras
             watch = watching(observers, "slat", tokens_of(voxels)[0], voxels.resolution // 2, records)
             slat = structured_latents(
                 models,
@@ -151,7 +161,8 @@ def reconstruct(
         with clock.stage("poses"):
             # depth tells more of place and size than outlines do
             own = size.sampling.search_poses and pointmaps_p3d is None
-            if own if config.search_poses is None else config.search_poses:
+            wanted = own if config.search_poses is None else config.search_poses
+            if wanted and placement is None:
                 poses = searched_poses(plain, photos, views, poses, config.pose_search, clock.step)
     return Reconstruction(
         mesh,
@@ -164,6 +175,7 @@ def reconstruct(
         tuple(records),
         seen,
         None if cameras is None else tuple(cameras),
+        None if placement is None else placement.in_world(),
         seconds=clock.seconds,
     )
 
@@ -349,9 +361,13 @@ def occupancy_logits(models: Models, latents: StructureLatents) -> Float[Tensor,
 
 
 def occupied(models: Models, latents: StructureLatents) -> Voxels:
-    """The active voxels. Raises: NothingFound."""
-    size, logits = models.config, occupancy_logits(models, latents)
-    voxels = occupied_voxels(logits, VoxelsConfig(size.sampling.occupancy_threshold, size.sampling.prune_distance))
+    """The active voxels of structure latents. Raises: NothingFound."""
+    return active(occupancy_logits(models, latents), models.config.sampling)
+
+
+def active(logits: Float[Tensor, "x y z"], sampling: SamplingDefaults) -> Voxels:
+    """The voxels that stage 2 works on. Raises: NothingFound."""
+    voxels = occupied_voxels(logits, VoxelsConfig(sampling.occupancy_threshold, sampling.prune_distance))
     if len(voxels.coords) == 0:
         raise NothingFound(
             f"the model finds no occupied cell (highest logit {float(logits.max()):.2f}): check that the masks cover one "

@@ -72,8 +72,12 @@ def write_results(
 def cameras_of(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
     """Each photo's camera by the object's pose in it, the object frame as the world.
 
-    The lens is the given camera's where the pose was found in a point map, which shows things where they are; else it is assumed.
+    Cameras that the object was placed among are just those. Else the lens is the given camera's where the pose was found in a point map,
+    which shows things where they are, and is assumed where it was not.
     """
+    if result.in_world is not None:
+        assert result.cameras is not None, "the object lies among cameras"
+        return list(result.cameras)
     cameras = [placed_camera(photo, pose) for photo, pose in zip(photos, result.poses, strict=True)]
     if result.cameras is None or any(view.pointmap is None for view in result.views):
         return cameras

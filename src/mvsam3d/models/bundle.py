@@ -6,6 +6,7 @@ from torch import nn
 
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.gaussian_decoder import GaussianDecoder
+from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.models.mesh_decoder import MeshDecoder
 from mvsam3d.models.slat_flow import SlatFlow
 from mvsam3d.models.structure_flow import StructureFlow
@@ -26,3 +27,4 @@ class Models(nn.Module):
         self.slat_flow = SlatFlow(config.slat.flow)
         self.gaussian_decoder = GaussianDecoder(config.slat.gaussian_decoder)
         self.mesh_decoder = MeshDecoder(config.slat.mesh_decoder)
+        self.lifting = None if config.lifting is None else LiftingNetwork(config.lifting)

@@ -8,6 +8,7 @@ from typing import Literal
 from mvsam3d.models.condition import SLAT_CONDITION, ConditionConfig, EmbedderConfig
 from mvsam3d.models.conv_encoder import ConvConfig
 from mvsam3d.models.gaussian_decoder import GaussianDecoderConfig
+from mvsam3d.models.lifting import LiftingConfig
 from mvsam3d.models.mesh_decoder import MeshDecoderConfig
 from mvsam3d.models.pointmap_encoder import PointmapConfig
 from mvsam3d.models.slat_flow import SlatFlowConfig
@@ -81,6 +82,8 @@ class ModelConfig:
     """What both flows put out: dx/dt, or the data at the end of the path."""
     structure: StructureConfig = field(default_factory=StructureConfig)
     slat: SlatConfig = field(default_factory=SlatConfig)
+    lifting: LiftingConfig | None = None
+    """The network that reads shape off photos with known cameras; None: there is none."""
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
 
@@ -142,6 +145,7 @@ SMALL = ModelConfig(
         gaussian_decoder=GaussianDecoderConfig(_TRUNK, gaussians=8, scaling_bias=0.008, least_scale=0.001),
         mesh_decoder=MeshDecoderConfig(_TRUNK, groups=8),
     ),
+    lifting=LiftingConfig(),
     sampling=SamplingDefaults(
         structure_steps=1,
         structure_rescale_t=1.0,

@@ -74,12 +74,14 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 
 
 def optimisers(networks: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside blocks (orthogonalised momentum, Jordan et al. 2024), AdamW for everything else."""
+    """Muon for the matrices inside blocks (orthogonalised momentum, Jordan et al. 2024) and the convolutions of a U-Net's levels, AdamW for
+    everything else."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in networks.named_parameters():
         if parameter.requires_grad:
-            hidden = parameter.ndim == 2 and "blocks." in name and min(parameter.shape) > 1
+            of_block = parameter.ndim == 2 and "blocks." in name and min(parameter.shape) > 1
+            hidden = of_block or (parameter.ndim == 5 and "_levels." in name)
             (matrices if hidden else rest).append(parameter)
     adam = torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     if not matrices:

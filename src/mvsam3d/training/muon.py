@@ -1,4 +1,4 @@
-"""Muon: momentum, made orthogonal, for weight matrices (Jordan et al. 2024).
+"""Muon: momentum, made orthogonal, for weight matrices, and for convolutions as matrices from all inputs of a cell (Jordan et al. 2024).
 
 torch.optim.Muon does its Newton-Schulz steps in bfloat16, which CPUs without such arithmetic do fifty times slower than float32.
 """
@@ -46,6 +46,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 gradient, momentum = parameter.grad, state["momentum"]
                 momentum.lerp_(gradient, 1 - group["momentum"])
-                update = orthogonalised(gradient.lerp(momentum, group["momentum"]))
-                scale = 0.2 * max(parameter.shape) ** 0.5  # root mean square 0.2, as of AdamW's steps
+                matrix = gradient.lerp(momentum, group["momentum"]).flatten(1)
+                update = orthogonalised(matrix).view_as(parameter)
+                scale = 0.2 * max(matrix.shape) ** 0.5  # root mean square 0.2, as of AdamW's steps
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)

@@ -31,6 +31,7 @@ from mvsam3d.training.loop import LoopConfig, Task, train
 from mvsam3d.training.meshes import load_mesh_index
 from mvsam3d.training.plots import plot_metrics
 from mvsam3d.training.slat_data import SlatShards, make_slat_shard
+from mvsam3d.training.tasks.lifting import LiftingTask, LiftingTraining
 from mvsam3d.training.tasks.slat_flow import SlatFlowTask, SlatNetworks
 from mvsam3d.training.tasks.slat_vae import SHOWN, SlatVae, SlatVaeConfig, SlatVaeTask, latent_statistics
 from mvsam3d.training.tasks.structure_flow import FlowTraining, StructureFlowTask, StructureNetworks
@@ -38,8 +39,8 @@ from mvsam3d.training.tasks.structure_vae import StructureVae, StructureVaeTask
 
 log = logging.getLogger(__name__)
 
-Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow"]
-PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow")
+Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting"]
+PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting")
 STATE = "state.pt"
 AUTOENCODERS: tuple[Part, ...] = ("structure_vae", "slat_vae")
 ENCODE_AT_ONCE = 64  # solid grids
@@ -62,6 +63,7 @@ NETWORKS: dict[Part, tuple[tuple[str, str], ...]] = {
         ("mesh_decoder", "mesh_decoder"),
     ),
     "slat_flow": (("condition", "slat_condition"), ("flow", "slat_flow")),
+    "lifting": (("network", "lifting"),),
 }
 ENCODER_NAMES = ("structure_encoder.", "slat_encoder.")
 
@@ -80,6 +82,7 @@ class Recipe:
     """Generated objects kept for measuring."""
     loops: Mapping[Part, LoopConfig]
     flow: FlowTraining = field(default_factory=FlowTraining)
+    lifting: LiftingTraining = field(default_factory=LiftingTraining)
     seed: int = 0
 
 
@@ -96,6 +99,7 @@ SMALL_RECIPE = Recipe(
         ),
         "slat_vae": LoopConfig(steps=850, batch=4, lr=1.5e-3, decay=0.5, warmup=50, ema=0.995, evaluate_every=200),
         "slat_flow": LoopConfig(steps=3300, batch=4, lr=1.5e-3, warmup=50, decay=0.75, ema=0.998, evaluate_every=200),
+        "lifting": LoopConfig(steps=1500, batch=8, lr=3e-3, warmup=50, decay=0.6, ema=0.995, evaluate_every=500),
     },
     flow=FlowTraining(at_noise=0.85, decoded=1.0, strangers=0.25),
 )
@@ -108,6 +112,7 @@ TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the res
     held_out=2,
     loops={part: replace(loop, steps=2, batch=2, evaluate_every=0) for part, loop in SMALL_RECIPE.loops.items()},
     flow=FlowTraining(views=(0.5, 0.5), decoded=1.0),
+    lifting=LiftingTraining(views=(0.5, 0.5)),
 )
 
 RECIPES = {"small": SMALL_RECIPE, "tiny": TINY_RECIPE}
@@ -190,7 +195,7 @@ def _train_part(
 
 def build_task(
     part: Part, recipe: Recipe, options: RunOptions
-) -> StructureVaeTask | StructureFlowTask | SlatVaeTask | SlatFlowTask:
+) -> StructureVaeTask | StructureFlowTask | SlatVaeTask | SlatFlowTask | LiftingTask:
     """The task of a part, with what earlier parts of the run have learnt."""
     resolution = recipe.data.resolution
     match part:
@@ -201,11 +206,10 @@ def build_task(
             )
         case "structure_flow":
             vae = trained_structure_vae(recipe, options.run)
-            held = {"generated": Shards(options.data, ("held_out",)), "mesh": Shards(options.data, ("held_out_mesh",))}
             return StructureFlowTask(
                 structure_networks(recipe.model, vae.decoder),
                 Shards(options.data, ("generated", "mesh"), _structure_latents(vae, recipe)),
-                {name: shards for name, shards in held.items() if len(shards)},
+                _held_out(options),
                 resolution=resolution,
                 training=recipe.flow,
             )
@@ -214,8 +218,19 @@ def build_task(
             return SlatVaeTask(slat_vae_config(recipe.model), SlatShards(files[:-1]), SlatShards(files[-1:]))
         case "slat_flow":
             return _slat_flow_task(recipe, options)
+        case "lifting":
+            assert recipe.model.lifting is not None, "the recipe's model has a lifting network"
+            return LiftingTask(
+                recipe.model.lifting, Shards(options.data, ("generated", "mesh")), _held_out(options), recipe.lifting
+            )
         case _:
             assert_never(part)
+
+
+def _held_out(options: RunOptions) -> dict[str, Shards]:
+    """The shards to measure on that there are."""
+    held = {"generated": Shards(options.data, ("held_out",)), "mesh": Shards(options.data, ("held_out_mesh",))}
+    return {name: shards for name, shards in held.items() if len(shards)}
 
 
 def structure_networks(model: ModelConfig, decoder: StructureDecoder) -> StructureNetworks:
@@ -359,7 +374,7 @@ def _training_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
 
 
 def export_run(name: str, options: RunOptions, folder: Path) -> None:
-    """The averaged weights of a run's four parts as one checkpoint folder."""
+    """The averaged weights of a run's parts as one checkpoint folder."""
     recipe = _recipe(name)
     parts = {part: _averaged(options.run / part) for part in PARTS}
     vae = SlatVae(slat_vae_config(recipe.model))

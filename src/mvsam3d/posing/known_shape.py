@@ -1,0 +1,105 @@
+"""What known cameras tell of a shape before any prior: the soft hull of the outlines, or better, what the lifting network makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+
+from mvsam3d.geometry.hull import Cube, cube_around, in_cube_frame, soft_hull
+from mvsam3d.models.lifting import LiftingNetwork
+from mvsam3d.types import Camera, Photo
+from mvsam3d.views.lifted import lifted
+
+PIXELS_PER_CELL = 3.5  # of the object's cube in the photos shown to the lifting network, as it was trained
+TIGHT = 1.06  # side of the cube that the network is shown at last, in the object's longest sides as it found them first
+ROUNDS = 2
+LEAST_CELLS = 8  # of an object that deserves a tighter cube
+
+
+@dataclass(frozen=True)
+class KnownShape:
+    """Probability that each cell of a cube is inside the object."""
+
+    cube: Cube  # in the world of the cameras
+    probability: Float[np.ndarray, "x y z"]
+    source: Literal["hull", "lifting"]
+
+
+def known_shape(
+    photos: Sequence[Photo], cameras: Sequence[Camera], lifting: LiftingNetwork | None, resolution: int
+) -> KnownShape:
+    """The shape as photos from known cameras show it.
+
+    Args:
+        photos: with masks.
+        cameras: of the photos' pixels, in a world of their own.
+        lifting: the network; the soft hull alone serves without it.
+        resolution: cells along an edge of the result. Finer than the network's grid, the hull gives the detail of the outlines.
+    Raises: InvalidOption: no point lies inside all outlines, or the rays do not meet.
+    """
+    masks = [photo.mask for photo in photos]
+    cube = cube_around(cameras, masks)
+    if lifting is None:
+        return KnownShape(cube, soft_hull(cameras, masks, cube, resolution), "hull")
+    probability = lifted_probability(photos, cameras, cube, lifting)
+    for _ in range(ROUNDS - 1):
+        cube = tight_cube(cube, probability)
+        probability = lifted_probability(photos, cameras, cube, lifting)
+    hull = soft_hull(cameras, masks, cube, resolution)
+    if resolution != len(probability):
+        probability = upsampled(probability, resolution)
+    return KnownShape(cube, np.minimum(probability, hull), "lifting")
+
+
+def tight_cube(cube: Cube, probability: Float[np.ndarray, "x y z"]) -> Cube:
+    """The cube around the cells that are rather inside than not; the same cube if they are hardly any."""
+    cells = np.argwhere(probability > 0.5)
+    if len(cells) < LEAST_CELLS:
+        return cube
+    low, high = cells.min(0) / len(probability) - 0.5, (cells.max(0) + 1) / len(probability) - 0.5
+    return Cube(cube.centre + cube.side * (low + high) / 2, float(cube.side * (high - low).max() * TIGHT))
+
+
+@torch.no_grad()
+def lifted_probability(
+    photos: Sequence[Photo], cameras: Sequence[Camera], cube: Cube, lifting: LiftingNetwork
+) -> Float[np.ndarray, "x y z"]:
+    """What the lifting network says of each cell of a cube."""
+    shrunk = [_shrunk(p, in_cube_frame(c, cube), lifting.config.resolution) for p, c in zip(photos, cameras, strict=True)]
+    rgb, masks, placed = zip(*shrunk, strict=True)
+    features = torch.from_numpy(lifted(rgb, masks, placed, lifting.config.resolution))
+    device = next(lifting.parameters()).device
+    logits = lifting(features[None].to(device))[0]
+    return logits.float().sigmoid().cpu().double().numpy()
+
+
+def _shrunk(
+    photo: Photo, camera_cube: Camera, resolution: int
+) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"], Camera]:
+    """The photo at about as many pixels to a cell as in training, and its camera."""
+    matrix = camera_cube.camera_from_world
+    length = np.cbrt(abs(np.linalg.det(matrix[:3, :3])))
+    focal = np.sqrt(abs(camera_cube.intrinsics[0, 0] * camera_cube.intrinsics[1, 1]))
+    per_cell = focal * length / max(matrix[2, 3], 1e-9) / resolution
+    zoom = min(1.0, PIXELS_PER_CELL / per_cell)
+    h, w = photo.mask.shape
+    width, height = max(round(w * zoom), 1), max(round(h * zoom), 1)
+    size = (width, height)
+    rgb = cv2.resize(photo.rgb, size, interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(photo.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+    shrink = np.diag([width / w, height / h, 1.0])
+    return rgb, mask, Camera(shrink @ camera_cube.intrinsics, matrix, width, height)
+
+
+def upsampled(values: Float[np.ndarray, "x y z"], resolution: int) -> Float[np.ndarray, "x2 y2 z2"]:
+    """Values at the middles of cells -> at those of another grid of the same cube, trilinear."""
+    grid = torch.from_numpy(values)[None, None]
+    out = F.interpolate(grid, size=(resolution,) * 3, mode="trilinear", align_corners=False)
+    return out[0, 0].numpy()

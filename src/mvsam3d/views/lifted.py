@@ -1,0 +1,100 @@
+"""Photos along their cameras into a grid: what each cell of a cube knows of each view (`models.lifting` names the features)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from mvsam3d.geometry.cameras import centre
+from mvsam3d.geometry.compiled import compiled
+from mvsam3d.geometry.hull import outline_distance
+from mvsam3d.models.lifting import VIEW_FEATURES
+from mvsam3d.types import Camera
+
+FARTHEST = 4.0  # cells beyond which distances to the outline are cut
+
+
+def lifted(
+    photos: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    masks: Sequence[Bool[np.ndarray, "_ _"]],
+    cameras_cube: Sequence[Camera],
+    resolution: int,
+) -> Float32[np.ndarray, "view x y z feature"]:
+    """Features of each view at each cell.
+
+    Args:
+        photos: sRGB.
+        masks: of the photos.
+        cameras_cube: of the photos' pixels; their world is the frame in which the cube is [-0.5, 0.5]^3, so `camera_from_world` may scale.
+        resolution: cells along an edge.
+    """
+    out = np.zeros((len(photos), *(resolution,) * 3, VIEW_FEATURES), np.float32)
+    for i, (photo, mask, camera) in enumerate(zip(photos, masks, cameras_cube, strict=True)):
+        _lift(
+            photo,
+            mask,
+            outline_distance(mask),
+            camera.intrinsics.astype(np.float64),
+            camera.camera_from_world.astype(np.float64),
+            centre(camera).astype(np.float64),
+            FARTHEST,
+            out[i],
+        )
+    return out
+
+
+@compiled
+def _lift(
+    photo: np.ndarray,
+    mask: np.ndarray,
+    distance: np.ndarray,
+    k: np.ndarray,
+    camera_from_cube: np.ndarray,
+    stands: np.ndarray,
+    farthest: float,
+    out: np.ndarray,
+) -> None:
+    h, w = mask.shape
+    n = out.shape[0]
+    m = camera_from_cube
+    focal = np.sqrt(abs(k[0, 0] * k[1, 1]))
+    length = np.sqrt((m[0, 0] ** 2 + m[1, 0] ** 2 + m[2, 0] ** 2))  # of a unit of the cube's frame, in the camera's
+    for i in range(n):
+        for j in range(n):
+            for l in range(n):
+                x, y, z = (i + 0.5) / n - 0.5, (j + 0.5) / n - 0.5, (l + 0.5) / n - 0.5
+                a = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
+                b = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
+                c = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
+                dx, dy, dz = stands[0] - x, stands[1] - y, stands[2] - z
+                away = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-12
+                out[i, j, l, 6], out[i, j, l, 7], out[i, j, l, 8] = dx / away, dy / away, dz / away
+                if c <= 1e-9:
+                    out[i, j, l, 4] = -1.0
+                    continue
+                column, row = (k[0, 0] * a + k[0, 1] * b) / c + k[0, 2], k[1, 1] * b / c + k[1, 2]
+                if 0.0 <= column < w and 0.0 <= row < h:
+                    out[i, j, l, 5] = 1.0
+                column, row = min(max(column - 0.5, 0.0), w - 1.0), min(max(row - 0.5, 0.0), h - 1.0)
+                x0, y0 = int(column), int(row)
+                x1, y1 = min(x0 + 1, w - 1), min(y0 + 1, h - 1)
+                fx, fy = column - x0, row - y0
+                shares = ((1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy)
+                pixels = ((y0, x0), (y0, x1), (y1, x0), (y1, x1))
+                covered, far = 0.0, 0.0
+                for corner in range(4):
+                    share = shares[corner]
+                    v, u = pixels[corner]
+                    far += share * distance[v, u]
+                    if mask[v, u]:
+                        covered += share
+                        for channel in range(3):
+                            out[i, j, l, channel] += share * (photo[v, u, channel] / 255.0 - 0.5)
+                out[i, j, l, 3] = covered
+                if covered > 0:
+                    for channel in range(3):
+                        out[i, j, l, channel] /= covered
+                per_cell = focal * length / (c * n)
+                out[i, j, l, 4] = min(max(far / (per_cell * farthest), -1.0), 1.0)
