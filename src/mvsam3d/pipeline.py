@@ -112,7 +112,9 @@ def reconstruct(
         with clock.stage("views"):
             views = prepare_views(photos, view_config(size), pointmaps_p3d)
             maps = stacked(views, device)
-            kept = agreeing_views(models, maps, config)
+            guidance = cameras is not None and (pointmaps_p3d is None if config.guidance is None else config.guidance)
+            # where cameras tell the shape, outlines that contradict it tell which view is wrong
+            kept = tuple(range(len(photos))) if guidance else agreeing_views(models, maps, config)
             photos, views = [photos[i] for i in kept], tuple(views[i] for i in kept)
             maps = {name: value[list(kept)] for name, value in maps.items()}
             cameras = None if cameras is None else [cameras[i] for i in kept]
@@ -122,7 +124,6 @@ def reconstruct(
             latents = structure_latents(models, maps, config, noise, clock.step, watch=watch)
             poses, logits = _poses(latents, views), occupancy_logits(models, latents)
             placement = None
-            guidance = pointmaps_p3d is None if config.guidance is None else config.guidance
             if cameras is not None and guidance:
                 placement = placed_by_cameras(photos, cameras, models.lifting, logits, poses, resolution=KNOWN_CELLS)
                 log.info("shape by %s, model agrees by %.2f", placement.shape.source, placement.alignment.agreement)

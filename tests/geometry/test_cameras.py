@@ -6,11 +6,11 @@ from mvsam3d.geometry.cameras import centred_intrinsics, project, unproject
 from mvsam3d.types import Camera
 
 
-def camera(seed: int = 0, width: int = 640, height: int = 480) -> Camera:
+def camera(seed: int = 0, width: int = 640, height: int = 480, scale: float = 1.0) -> Camera:
     rng = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     camera_from_world = np.eye(4)
-    camera_from_world[:3, :3] = rotation * np.sign(np.linalg.det(rotation))
+    camera_from_world[:3, :3] = rotation * np.sign(np.linalg.det(rotation)) * scale
     camera_from_world[:3, 3] = rng.normal(size=3)
     return Camera(centred_intrinsics(width, height), camera_from_world, width, height)
 
@@ -23,10 +23,10 @@ def test_point_on_the_axis_and_beside_it() -> None:  # closed form: f * x / z ri
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**31), st.floats(0.1, 50))
-def test_unproject_then_project(seed: int, depth: float) -> None:
+@given(st.integers(0, 2**31), st.floats(0.1, 50), st.floats(0.2, 5))
+def test_unproject_then_project(seed: int, depth: float, scale: float) -> None:
     pixels = np.random.default_rng(seed).uniform(-100, 800, (7, 2))
-    view = camera(seed)
+    view = camera(seed, scale=scale)
     again, depths = project(view, unproject(view, pixels, np.full(7, depth)))
     np.testing.assert_allclose(again, pixels, rtol=1e-8, atol=1e-6)
     np.testing.assert_allclose(depths, depth, rtol=1e-9)

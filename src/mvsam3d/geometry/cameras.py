@@ -26,11 +26,12 @@ def project(
 def unproject(
     camera: Camera, pixels: Float[np.ndarray, "*rows 2"], depth: Float[np.ndarray, "*rows"]
 ) -> Float[np.ndarray, "*rows 3"]:
-    """World points at `pixels`, `depth` along the optical axis."""
+    """World points at `pixels`, `depth` along the optical axis in the camera's units; `camera_from_world` may scale."""
     homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], -1)
     points_camera = homogeneous @ np.linalg.inv(camera.intrinsics).T * depth[..., None]
-    rotation, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
-    points_world: Float[np.ndarray, "*rows 3"] = (points_camera - translation) @ rotation  # rotation⁻¹ = rotationᵀ
+    scaled, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
+    squared = np.square(scaled).sum() / 3  # |s R|² = 3 s², (s R)⁻¹ = (s R)ᵀ / s²
+    points_world: Float[np.ndarray, "*rows 3"] = (points_camera - translation) @ scaled / squared
     return points_world
 
 

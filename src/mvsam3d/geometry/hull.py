@@ -42,7 +42,8 @@ class Cube:
         """Middles of the cells of a grid, in the world."""
         axis = ((np.arange(resolution) + 0.5) / resolution - 0.5) * self.side
         grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
-        return grid + self.centre
+        middles: Float[np.ndarray, "x y z 3"] = grid + self.centre
+        return middles
 
 
 def in_cube_frame(camera: Camera, cube: Cube) -> Camera:
@@ -55,9 +56,15 @@ def outline_distance(mask: Mask) -> Float[np.ndarray, "h w"]:
     import cv2
 
     padded = np.pad(mask, 1, mode="edge").astype(np.uint8)  # beyond the edge the mask goes on
-    inside = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    outside = cv2.distanceTransform(1 - padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.where(padded > 0, inside - 0.5, 0.5 - outside)[1:-1, 1:-1].astype(np.float32)
+    inside, outside = (
+        # squares of distances between pixels are whole numbers; the last bits of what OpenCV returns depend on where its memory lies
+        np.sqrt(
+            np.round(np.square(cv2.distanceTransform(where, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64)))
+        )
+        for where in (padded, 1 - padded)
+    )
+    signed: Float[np.ndarray, "h w"] = np.where(padded > 0, inside - 0.5, 0.5 - outside)[1:-1, 1:-1].astype(np.float32)
+    return signed
 
 
 def distances_inside(
@@ -160,8 +167,7 @@ def _seen_size(camera: Camera, mask: Mask, where: Float[np.ndarray, " 3"]) -> fl
     rows, columns = np.argwhere(mask).min(0), np.argwhere(mask).max(0)
     side = float((columns - rows + 1).max())
     ends = unproject(camera, pixels + np.array([[0.0, 0.0], [side, 0.0]]), np.array([depth, depth]))
-    scale = np.cbrt(abs(np.linalg.det(camera.camera_from_world[:3, :3])))
-    return float(np.linalg.norm(ends[1] - ends[0])) / float(scale**2)
+    return float(np.linalg.norm(ends[1] - ends[0]))
 
 
 def silhouette_ious(

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from mvsam3d.models.structure_vae import Down, ResBlock, Up, conv3, output_layer, pixel_shuffle_3d
 
-# What each cell knows of each view: colour (3), of the object only; mask; distance inside the outline; in the photo; direction to the camera (3)
+# What each cell knows of each view: colour (3), of the object only; mask; distance inside the outline; in the photo; to the camera (3)
 COLOUR, MASK, DISTANCE, IN_PHOTO = slice(0, 3), 3, 4, 5
 VIEW_FEATURES = 9
-POOLED_BY_HAND = 3 + 3 + 1 + 1 + 1 + 3 + 1  # colour's mean and variance, distance's least and mean, mask's mean, place, number of views
+POOLED_BY_HAND = (
+    3 + 3 + 1 + 1 + 1 + 3 + 1
+)  # colour's mean and variance, distance's least and mean, mask's mean, place, number of views
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from mvsam3d.types import Camera
 TURNS = 36
 LEAST_UP = 0.3  # length of the mean of the cameras' own upward directions below which it tells nothing
 MOST_LEAN = 20.0  # degrees that the object may lean from that mean
+LEAN_COST = 0.1  # what leaning so far must gain in agreement
 COARSE = 20  # cells along an edge while rotations are searched
 KEPT = 4  # coarse rotations that are refined
 SMALL_TURNS = (15.0, 7.0, 3.0)  # degrees
@@ -56,7 +57,7 @@ def aligned(
     """
     score, up = _Score(structure, probability, cube), upward(cameras)
     tries = [rotation for rotation in (*rotations, *_turns(up)) if _leans(rotation, up) <= MOST_LEAN]
-    ranked = sorted(((score(r), i) for i, r in enumerate(tries)), reverse=True)[:KEPT]
+    ranked = sorted(((score(r) - _cost(r, up), i) for i, r in enumerate(tries)), reverse=True)[:KEPT]
     best, found = -1.0, np.eye(3)
     for value, i in ranked:
         rotation = tries[i]
@@ -64,19 +65,28 @@ def aligned(
             value, rotation = _climbed(score, value, rotation, degrees, up)
         if value > best:
             best, found = value, rotation
-    return Alignment(score.world_from_object(found), best)
+    return Alignment(score.world_from_object(found), score(found))
 
 
 def upward(cameras: Sequence[Camera]) -> Float[np.ndarray, " 3"] | None:
     """Mean of the cameras' upward directions in their world, of length 1; None if they cancel out."""
     mean = np.mean([-c.camera_from_world[1, :3] / np.linalg.norm(c.camera_from_world[1, :3]) for c in cameras], axis=0)
     length = float(np.linalg.norm(mean))
-    return mean / length if length >= LEAST_UP else None
+    if length < LEAST_UP:
+        return None
+    up: Float[np.ndarray, " 3"] = mean / length
+    return up
 
 
 def _leans(rotation: Float[np.ndarray, "3 3"], up: Float[np.ndarray, " 3"] | None) -> float:
     """Degrees between the object's +Z and up."""
     return 0.0 if up is None else float(np.degrees(np.arccos(np.clip(rotation[:, 2] @ up, -1, 1))))
+
+
+def _cost(rotation: Float[np.ndarray, "3 3"], up: Float[np.ndarray, " 3"] | None) -> float:
+    """What an upright object is preferred by."""
+    lean = _leans(rotation, up) / MOST_LEAN
+    return LEAN_COST * lean**2 if lean <= 1 else float("inf")
 
 
 def _climbed(
@@ -89,7 +99,7 @@ def _climbed(
     """Turn about one axis after the other as long as that helps."""
     for _ in range(6):
         turns = [_about(sign * degrees * axis) @ rotation for axis in np.eye(3) for sign in (1, -1)]
-        scores = [score(turn) if _leans(turn, up) <= MOST_LEAN else -1.0 for turn in turns]
+        scores = [score(turn) - _cost(turn, up) for turn in turns]
         if max(scores) <= value:
             break
         value, rotation = max(scores), turns[int(np.argmax(scores))]
@@ -139,7 +149,8 @@ class _Score:
 
     def world_from_object(self, rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
         """Likewise, to the world."""
-        return self.cube.world_from_cube() @ self.cube_from_object(rotation)
+        matrix: Float[np.ndarray, "4 4"] = self.cube.world_from_cube() @ self.cube_from_object(rotation)
+        return matrix
 
     def __call__(self, rotation: Float[np.ndarray, "3 3"]) -> float:
         moved = sampled_in(self.grid, self.cube_from_object(rotation), self.places)
@@ -154,7 +165,8 @@ def sampled_in(
     matrix = torch.from_numpy(cube_from_object).float()
     at = places @ matrix[:3, :3].T + matrix[:3, 3]
     where = (2 * at).flip(-1)[None, None, None]  # grid_sample counts the last axis first, from -1 to 1
-    return F.grid_sample(grid[None, None], where, align_corners=False)[0, 0, 0, 0]
+    values: Float[Tensor, " place"] = F.grid_sample(grid[None, None], where, align_corners=False)[0, 0, 0, 0]
+    return values
 
 
 def in_object_frame(

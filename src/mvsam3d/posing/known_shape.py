@@ -72,12 +72,15 @@ def lifted_probability(
     photos: Sequence[Photo], cameras: Sequence[Camera], cube: Cube, lifting: LiftingNetwork
 ) -> Float[np.ndarray, "x y z"]:
     """What the lifting network says of each cell of a cube."""
-    shrunk = [_shrunk(p, in_cube_frame(c, cube), lifting.config.resolution) for p, c in zip(photos, cameras, strict=True)]
+    shrunk = [
+        _shrunk(p, in_cube_frame(c, cube), lifting.config.resolution) for p, c in zip(photos, cameras, strict=True)
+    ]
     rgb, masks, placed = zip(*shrunk, strict=True)
     features = torch.from_numpy(lifted(rgb, masks, placed, lifting.config.resolution))
     device = next(lifting.parameters()).device
     logits = lifting(features[None].to(device))[0]
-    return logits.float().sigmoid().cpu().double().numpy()
+    probability: Float[np.ndarray, "x y z"] = logits.float().sigmoid().cpu().double().numpy()
+    return probability
 
 
 def _shrunk(
@@ -102,4 +105,5 @@ def upsampled(values: Float[np.ndarray, "x y z"], resolution: int) -> Float[np.n
     """Values at the middles of cells -> at those of another grid of the same cube, trilinear."""
     grid = torch.from_numpy(values)[None, None]
     out = F.interpolate(grid, size=(resolution,) * 3, mode="trilinear", align_corners=False)
-    return out[0, 0].numpy()
+    finer: Float[np.ndarray, "x2 y2 z2"] = out[0, 0].numpy()
+    return finer

@@ -89,7 +89,7 @@ def _world_rotation(camera: Camera, pose: Pose) -> Float[np.ndarray, "3 3"]:
 
 
 def combined(
-    known: Float[Tensor, "r r r"], said: Float[Tensor, "r r r"], share: float, limit: float = 4.0
-) -> Float[Tensor, "r r r"]:
+    known: Float[Tensor, "x y z"], said: Float[Tensor, "x y z"], share: float, limit: float = 4.0
+) -> Float[Tensor, "x y z"]:
     """Log odds of the known shape, and `share` of what the model says, which is held to `limit`: where cameras tell nothing, it decides."""
     return known + share * said.to(known).clamp(-limit, limit)

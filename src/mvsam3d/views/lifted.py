@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from mvsam3d.geometry.cameras import centre
 from mvsam3d.geometry.compiled import compiled
@@ -60,23 +60,23 @@ def _lift(
     n = out.shape[0]
     m = camera_from_cube
     focal = np.sqrt(abs(k[0, 0] * k[1, 1]))
-    length = np.sqrt((m[0, 0] ** 2 + m[1, 0] ** 2 + m[2, 0] ** 2))  # of a unit of the cube's frame, in the camera's
+    length = np.sqrt(m[0, 0] ** 2 + m[1, 0] ** 2 + m[2, 0] ** 2)  # of a unit of the cube's frame, in the camera's
     for i in range(n):
         for j in range(n):
-            for l in range(n):
-                x, y, z = (i + 0.5) / n - 0.5, (j + 0.5) / n - 0.5, (l + 0.5) / n - 0.5
+            for o in range(n):
+                x, y, z = (i + 0.5) / n - 0.5, (j + 0.5) / n - 0.5, (o + 0.5) / n - 0.5
                 a = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
                 b = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]
                 c = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
                 dx, dy, dz = stands[0] - x, stands[1] - y, stands[2] - z
                 away = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-12
-                out[i, j, l, 6], out[i, j, l, 7], out[i, j, l, 8] = dx / away, dy / away, dz / away
+                out[i, j, o, 6], out[i, j, o, 7], out[i, j, o, 8] = dx / away, dy / away, dz / away
                 if c <= 1e-9:
-                    out[i, j, l, 4] = -1.0
+                    out[i, j, o, 4] = -1.0
                     continue
                 column, row = (k[0, 0] * a + k[0, 1] * b) / c + k[0, 2], k[1, 1] * b / c + k[1, 2]
                 if 0.0 <= column < w and 0.0 <= row < h:
-                    out[i, j, l, 5] = 1.0
+                    out[i, j, o, 5] = 1.0
                 column, row = min(max(column - 0.5, 0.0), w - 1.0), min(max(row - 0.5, 0.0), h - 1.0)
                 x0, y0 = int(column), int(row)
                 x1, y1 = min(x0 + 1, w - 1), min(y0 + 1, h - 1)
@@ -91,10 +91,10 @@ def _lift(
                     if mask[v, u]:
                         covered += share
                         for channel in range(3):
-                            out[i, j, l, channel] += share * (photo[v, u, channel] / 255.0 - 0.5)
-                out[i, j, l, 3] = covered
+                            out[i, j, o, channel] += share * (photo[v, u, channel] / 255.0 - 0.5)
+                out[i, j, o, 3] = covered
                 if covered > 0:
                     for channel in range(3):
-                        out[i, j, l, channel] /= covered
+                        out[i, j, o, channel] /= covered
                 per_cell = focal * length / (c * n)
-                out[i, j, l, 4] = min(max(far / (per_cell * farthest), -1.0), 1.0)
+                out[i, j, o, 4] = min(max(far / (per_cell * farthest), -1.0), 1.0)

@@ -30,7 +30,7 @@ class LiftingTraining:
     """What the network is shown."""
 
     own_cube: float = 0.3
-    """Share of the samples in the object's own cube, turned by quarters about the vertical and mirrored. The rest lies loosely around it."""
+    """Share of samples in the object's own cube, turned by quarters about the vertical and mirrored. The others lie loosely around it."""
     sides: tuple[float, float] = (1.0, 1.6)
     """Smallest and largest side of a loose cube: the hull of few views is larger than the object."""
     off_centre: float = 0.08
@@ -80,7 +80,9 @@ class LiftingTask:
             wrong = rng.random() < self.training.wrong_cameras
             off = [self._off(rng) if wrong else np.eye(4) for _ in range(count)]
             samples.append(
-                sample(self.train, int(row), rng.permutation(total)[:count], object_from_cube, self.config.resolution, off)
+                sample(
+                    self.train, int(row), rng.permutation(total)[:count], object_from_cube, self.config.resolution, off
+                )
             )
         return stacked(samples)
 
@@ -151,7 +153,7 @@ def sample(
         shards: of the object.
         row: its row.
         views: the views to show.
-        object_from_cube: similarity (or with a mirror) from the frame in which the cube is [-0.5, 0.5]^3.
+        object_from_cube: a similarity, maybe with a mirror, from the frame in which the cube is [-0.5, 0.5]^3.
         resolution: cells along an edge; of the shard's grids, too.
         off: for each view, motions of the object before its camera, by which the camera is taken to be wrong.
     """
@@ -190,25 +192,15 @@ def _views(shards: Shards, row: int, views: np.ndarray) -> tuple[list[np.ndarray
 
 @compiled
 def _resample(solid: np.ndarray, object_from_cube: np.ndarray, out: np.ndarray) -> None:
-    """Trilinear share of solid around the middle of each cell; nothing outside the grid."""
+    """Share of 3 x 3 x 3 points of each cell that are solid; nothing is outside the grid."""
     n, r = solid.shape[0], out.shape[0]
     m = object_from_cube
-    for i in range(r):
-        for j in range(r):
-            for l in range(r):
-                a, b, c = (i + 0.5) / r - 0.5, (j + 0.5) / r - 0.5, (l + 0.5) / r - 0.5
-                x = (m[0, 0] * a + m[0, 1] * b + m[0, 2] * c + m[0, 3] + 0.5) * n - 0.5
-                y = (m[1, 0] * a + m[1, 1] * b + m[1, 2] * c + m[1, 3] + 0.5) * n - 0.5
-                z = (m[2, 0] * a + m[2, 1] * b + m[2, 2] * c + m[2, 3] + 0.5) * n - 0.5
-                x0, y0, z0 = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-                fx, fy, fz = x - x0, y - y0, z - z0
-                total = 0.0
-                for corner in range(8):
-                    u, v, w = x0 + (corner >> 2), y0 + (corner >> 1 & 1), z0 + (corner & 1)
-                    if 0 <= u < n and 0 <= v < n and 0 <= w < n and solid[u, v, w]:
-                        total += (
-                            (fx if corner >> 2 else 1 - fx)
-                            * (fy if corner >> 1 & 1 else 1 - fy)
-                            * (fz if corner & 1 else 1 - fz)
-                        )
-                out[i, j, l] = total
+    for i in range(3 * r):
+        for j in range(3 * r):
+            for o in range(3 * r):
+                a, b, c = (i + 0.5) / (3 * r) - 0.5, (j + 0.5) / (3 * r) - 0.5, (o + 0.5) / (3 * r) - 0.5
+                x = int(np.floor((m[0, 0] * a + m[0, 1] * b + m[0, 2] * c + m[0, 3] + 0.5) * n))
+                y = int(np.floor((m[1, 0] * a + m[1, 1] * b + m[1, 2] * c + m[1, 3] + 0.5) * n))
+                z = int(np.floor((m[2, 0] * a + m[2, 1] * b + m[2, 2] * c + m[2, 3] + 0.5) * n))
+                if 0 <= x < n and 0 <= y < n and 0 <= z < n and solid[x, y, z]:
+                    out[i // 3, j // 3, o // 3] += 1 / 27

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from mvsam3d.geometry.hull import Cube, soft_hull
+from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
+from mvsam3d.posing.known_shape import known_shape, lifted_probability, tight_cube, upsampled
+from mvsam3d.types import Photo
+from tests.geometry.test_hull import AROUND, RADIUS, WHERE, cameras, shadow
+
+
+def photos() -> list[Photo]:
+    rng = np.random.default_rng(0)
+    masks = [shadow(camera) for camera in cameras(*AROUND)]
+    return [Photo(str(i), rng.integers(0, 256, (*m.shape, 3)).astype(np.uint8), m) for i, m in enumerate(masks)]
+
+
+def saying(logit: float) -> LiftingNetwork:
+    """A network that says the same of every cell."""
+    made = LiftingNetwork(LiftingConfig(resolution=16, view_channels=2, fine_channels=4, channels=(4, 8))).eval()
+    with torch.no_grad():
+        made.out_layer[2].weight.zero_()
+        made.out_layer[2].bias.fill_(logit)
+    return made
+
+
+def test_without_a_network_it_is_the_hull() -> None:
+    shape = known_shape(photos(), cameras(*AROUND), None, 24)
+    assert shape.source == "hull"
+    expected = soft_hull(cameras(*AROUND), [photo.mask for photo in photos()], shape.cube, 24)
+    assert np.allclose(shape.probability, expected)
+
+
+def test_the_network_speaks_inside_the_outlines_only() -> None:
+    shape = known_shape(photos(), cameras(*AROUND), saying(1.0), 24)
+    assert shape.source == "lifting"
+    far = np.linalg.norm(shape.cube.cell_centres(24) - WHERE, axis=-1)
+    assert np.allclose(shape.probability[far < 0.7 * RADIUS], 1 / (1 + np.exp(-1.0)), atol=1e-3)
+    outside = soft_hull(cameras(*AROUND), [photo.mask for photo in photos()], shape.cube, 24)
+    assert (shape.probability <= outside + 1e-9).all()
+
+
+@torch.no_grad()
+def test_large_photos_are_shown_as_small_ones() -> None:
+    """Law: the network sees about the same of a photo and of the same photo with three times the pixels."""
+    torch.manual_seed(1)
+    made = LiftingNetwork(LiftingConfig(resolution=16, view_channels=4, fine_channels=4, channels=(8, 8))).eval()
+    views = cameras(*AROUND[:3])
+    small = [Photo(p.name, np.full((*p.mask.shape, 3), 90, np.uint8), p.mask) for p in photos()[:3]]
+    zoom = np.diag([3.0, 3.0, 1.0])
+    large = [
+        Photo(p.name, np.kron(p.rgb, np.ones((3, 3, 1), np.uint8)), np.kron(p.mask, np.ones((3, 3), bool)))
+        for p in small
+    ]
+    wide = [type(c)(zoom @ c.intrinsics, c.camera_from_world, 3 * c.width, 3 * c.height) for c in views]
+    cube = Cube(WHERE, 0.8)
+    a, b = lifted_probability(small, views, cube, made), lifted_probability(large, wide, cube, made)
+    assert np.abs(a - b).mean() < 0.01
+
+
+def test_the_tight_cube_is_around_the_cells() -> None:
+    """Closed form: a block of cells in a cube."""
+    probability = np.zeros((10, 10, 10))
+    probability[2:6, 3:7, 5:7] = 0.9
+    cube = tight_cube(Cube(np.array([1.0, 2.0, 3.0]), 5.0), probability)
+    assert np.allclose(cube.centre, [1 + 5 * -0.1, 2.0, 3 + 5 * 0.1])
+    assert cube.side == pytest.approx(5 * 0.4 * 1.06)
+    assert tight_cube(cube, 0 * probability) is cube
+
+
+def test_finer_grids_are_interpolated() -> None:
+    """Closed form: a ramp stays a ramp between the outermost middles."""
+    ramp = np.broadcast_to(np.arange(4.0)[:, None, None], (4, 4, 4))
+    fine = upsampled(np.ascontiguousarray(ramp), 8)
+    assert np.allclose(fine[:, 0, 0], np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3))

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from mvsam3d.generation.pose import camera_from_object
+from mvsam3d.geometry.cameras import centred_intrinsics, project
+from mvsam3d.geometry.hull import Cube, silhouette
+from mvsam3d.posing.placement import combined, of_photo, placed_by_cameras, pose_of
+from mvsam3d.training.objects import look_at
+from mvsam3d.types import Camera, Photo
+from tests.posing.test_alignment import off_degrees, step
+
+SIDE = 96
+
+
+def scene(world_from_object: np.ndarray) -> tuple[list[Photo], list[Camera]]:
+    """Photos of the stepped block somewhere in a world."""
+    lens = centred_intrinsics(SIDE, SIDE)
+    block = step(Cube(np.zeros(3), 1.0).cell_centres(48))
+    back = np.linalg.inv(world_from_object)
+    photos, cameras = [], []
+    for i, azimuth in enumerate(range(0, 360, 45)):
+        camera = Camera(lens, look_at(float(azimuth), 25.0 - 10 * (i % 2), 2.4), SIDE, SIDE)
+        mask = silhouette(block, Cube(np.zeros(3), 1.0), camera, SIDE, SIDE)
+        photos.append(Photo(str(i), np.full((SIDE, SIDE, 3), 128, np.uint8), mask))
+        cameras.append(Camera(lens, camera.camera_from_world @ back, SIDE, SIDE))
+    return photos, cameras
+
+
+def test_the_object_is_found_among_its_cameras() -> None:
+    """Cameras in a world that is turned, moved and twice as large: rigid cameras, as files have them."""
+    world_from_object = np.eye(4)
+    world_from_object[:3, :3] = 2.0 * Rotation.from_euler("z", 120, degrees=True).as_matrix()
+    world_from_object[:3, 3] = [5.0, -1.0, 0.5]
+    photos, cameras = scene(world_from_object)
+    rigid = [
+        Camera(c.intrinsics, np.vstack([2.0 * c.camera_from_world[:3], [0, 0, 0, 1]]), SIDE, SIDE) for c in cameras
+    ]
+    assert np.allclose(rigid[0].camera_from_world[:3, :3] @ rigid[0].camera_from_world[:3, :3].T, np.eye(3))
+    block = step(Cube(np.zeros(3), 1.0).cell_centres(32))
+    structure = torch.from_numpy(np.where(block, 4.0, -4.0)).float()
+    guess = pose_of(cameras[0])
+    found = placed_by_cameras(photos, rigid, None, structure, [guess] * len(photos), resolution=48)
+    truth = world_from_object
+    assert off_degrees(found.alignment.world_from_object[:3, :3], truth[:3, :3]) < 6
+    assert np.cbrt(np.linalg.det(found.alignment.world_from_object[:3, :3])) == pytest.approx(
+        2.0, rel=0.15
+    )  # a hull is larger
+    known = found.logits(32) > 0
+    middles = np.append((np.argwhere(np.ones((32, 32, 32))) + 0.5) / 32 - 0.5, np.ones((32**3, 1)), 1)
+    truly = torch.from_numpy(
+        step(middles @ (np.linalg.inv(truth) @ found.alignment.world_from_object).T).reshape(32, 32, 32)
+    )
+    assert (known & truly).sum() / (known | truly).sum() > 0.7  # what outlines tell of a block with a notch
+    pixels, _ = project(found.cameras[0], np.zeros((1, 3)))
+    expected, _ = project(rigid[0], found.alignment.world_from_object[None, :3, 3])
+    assert np.allclose(pixels, expected)
+    assert np.allclose(
+        camera_from_object(pose_of(found.cameras[0])).numpy(), found.cameras[0].camera_from_world, atol=1e-5
+    )
+
+
+def test_odds_add_up() -> None:
+    """Closed form."""
+    known, said = torch.tensor([[[2.0, -1.0, 0.0]]]), torch.tensor([[[1.0, 10.0, -100.0]]])
+    assert combined(known, said, 0.5).flatten().tolist() == [2.5, 1.0, -2.0]
+
+
+def test_a_camera_of_a_smaller_image() -> None:
+    camera = Camera(centred_intrinsics(50, 40), np.eye(4), 50, 40)
+    photo = Photo("0", np.zeros((80, 100, 3), np.uint8), np.ones((80, 100), bool))
+    assert np.allclose(of_photo(camera, photo).intrinsics, centred_intrinsics(100, 80))

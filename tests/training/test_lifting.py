@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mvsam3d.geometry.occupancy import iou
+from mvsam3d.models.lifting import DISTANCE, MASK, LiftingConfig
+from mvsam3d.training.data import DataConfig, ShardPlan, Shards, make_shard
+from mvsam3d.training.muon import Muon, orthogonalised
+from mvsam3d.training.tasks.lifting import LiftingTask, LiftingTraining, hull_of, sample
+
+TINY = LiftingConfig(view_channels=4, fine_channels=4, channels=(8, 8))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    folder: Path = tmp_path_factory.mktemp("data")
+    make_shard(ShardPlan("held_out", 0, DataConfig(classes=("mug", "table"), objects=3, views=3)), folder)
+    return Shards(folder, ("held_out",))
+
+
+def test_lifted_views_and_target_lie_in_one_frame(shards: Shards) -> None:
+    """In the object's own cube, a quarter turn of it, and a loose cube around it, the solid lies inside all outlines."""
+    turned, loose = np.eye(4), np.eye(4)
+    turned[:3, :3] = [[0, 1, 0], [1, 0, 0], [0, 0, 1]]  # with a mirror
+    angle = 0.6
+    loose[:3, :3] = 1.4 * np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    loose[:3, 3] = [0.1, -0.05, 0.08]
+    for row in range(3):
+        exact = shards.solid(np.array([row]), 32)[0]
+        for object_from_cube in (np.eye(4), turned, loose):
+            features, target = sample(shards, row, np.arange(3), object_from_cube, 32)
+            inside = features[..., MASK].min(0)[target > 0.98]
+            assert (inside > 0.5).mean() > 0.7  # masks err, and photos cut objects off
+            assert (features[..., DISTANCE].max(0)[target == 0] < 0.9).any()
+            share = target.sum() * abs(np.linalg.det(object_from_cube[:3, :3]))
+            assert share == pytest.approx(exact.sum(), rel=0.15)  # plates of two cells beat with the points
+    _, target = sample(shards, 0, np.arange(3), turned, 32)
+    assert np.allclose(target, shards.solid(np.array([0]), 32)[0].transpose(1, 0, 2), atol=1e-5)
+
+
+def test_wrong_cameras_are_wrong_in_the_features_only(shards: Shards) -> None:
+    moved = np.eye(4)
+    moved[0, 3] = 0.1
+    right, wrong = (sample(shards, 0, np.arange(2), np.eye(4), 32, off) for off in (None, [moved, np.eye(4)]))
+    assert (right[1] == wrong[1]).all()
+    assert (right[0][1] == wrong[0][1]).all()
+    assert not np.allclose(right[0][0], wrong[0][0])
+
+
+def test_batches_depend_on_their_seed_alone(shards: Shards) -> None:
+    task = LiftingTask(TINY, shards, {}, LiftingTraining())
+    first, again, other = (task.draw(2, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first.features, again.features)
+    assert torch.equal(first.solid, again.solid)
+    assert first.features.shape != other.features.shape or not torch.equal(first.features, other.features)
+
+
+def test_it_learns_three_objects(shards: Shards) -> None:
+    """A few steps bring the loss down, and what it says near the truth."""
+    torch.manual_seed(0)
+    three_views = LiftingTraining(own_cube=1.0, wrong_cameras=0.0, views=(0.0, 0.0, 1.0))
+    task = LiftingTask(TINY, shards, {"seen": shards}, three_views)
+    noise = torch.Generator()
+    optimiser = torch.optim.Adam(task.networks.parameters(), lr=2e-2)
+    losses = []
+    for step in range(60):
+        optimiser.zero_grad()
+        loss, parts = task.loss(task.draw(2, np.random.default_rng(step)), noise)
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert set(parts) == {"entropy", "dice"}
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    scores = task.evaluate(task.networks)
+    hull = torch.from_numpy(np.stack([hull_of(shards, row, np.arange(3), 32) for row in range(3)]))
+    expected = iou(hull, torch.from_numpy(shards.solid(np.arange(3), 32))).mean()
+    assert scores["seen_hull_iou_3"] == pytest.approx(float(expected), rel=1e-5)
+    assert scores["seen_iou_3"] > 0.25
+
+
+def test_muon_takes_a_convolution_as_a_matrix() -> None:
+    """Plain twin: the step of a convolution is that of its kernel, flattened."""
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.randn(4, 3, 2, 2, 2))
+    matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
+    gradient = torch.randn_like(kernel)
+    for parameter, grad in ((kernel, gradient), (matrix, gradient.flatten(1))):
+        parameter.grad = grad.clone()
+        Muon([parameter], 0.1).step()
+    assert torch.allclose(kernel.flatten(1), matrix, atol=1e-6)
+    u = orthogonalised(torch.randn(4, 24), steps=8)
+    assert torch.linalg.svdvals(u).min() > 0.5

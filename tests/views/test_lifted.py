@@ -1,0 +1,72 @@
+import numpy as np
+
+from mvsam3d.geometry.cameras import centre, centred_intrinsics, project
+from mvsam3d.geometry.hull import outline_distance
+from mvsam3d.training.objects import look_at
+from mvsam3d.types import Camera
+from mvsam3d.views.lifted import FARTHEST, lifted
+
+SIDE = 40
+
+
+def scene(*angles: float) -> tuple[list[np.ndarray], list[np.ndarray], list[Camera]]:
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8) for _ in angles]
+    masks = [np.zeros((SIDE, SIDE), bool) for _ in angles]
+    for mask in masks:
+        mask[8:30, 12:33] = True
+    lens = centred_intrinsics(SIDE, SIDE)
+    return photos, masks, [Camera(lens, look_at(a, 20.0, 1.8), SIDE, SIDE) for a in angles]
+
+
+def bilinear(image: np.ndarray, column: float, row: float) -> np.ndarray:
+    x, y = np.clip(column - 0.5, 0, SIDE - 1), np.clip(row - 0.5, 0, SIDE - 1)
+    x0, y0 = int(x), int(y)
+    x1, y1 = min(x0 + 1, SIDE - 1), min(y0 + 1, SIDE - 1)
+    a, b = x - x0, y - y0
+    return (1 - b) * ((1 - a) * image[y0, x0] + a * image[y0, x1]) + b * ((1 - a) * image[y1, x0] + a * image[y1, x1])
+
+
+def test_equals_its_plain_twin() -> None:
+    photos, masks, cameras = scene(0.0, 70.0)
+    n = 9
+    features = lifted(photos, masks, cameras, n)
+    assert features.shape == (2, n, n, n, 9)
+    for view in range(2):
+        mask = masks[view].astype(float)
+        colour = (photos[view] / 255 - 0.5) * mask[..., None]
+        distance = outline_distance(masks[view])
+        for cell in np.ndindex(n, n, n):
+            point = (np.array(cell) + 0.5) / n - 0.5
+            (column, row), depth = project(cameras[view], point)
+            found = features[view][cell]
+            share = bilinear(mask, column, row)
+            expected = bilinear(colour, column, row) / share if share > 0 else np.zeros(3)
+            assert np.allclose(found[:3], expected, atol=1e-5)
+            assert np.isclose(found[3], share, atol=1e-5)
+            per_cell = cameras[view].intrinsics[0, 0] / depth / n
+            far = np.clip(bilinear(distance, column, row) / (per_cell * FARTHEST), -1, 1)
+            assert np.isclose(found[4], far, atol=1e-4)
+            assert found[5] == (0 <= column < SIDE and 0 <= row < SIDE)
+            away = centre(cameras[view]) - point
+            assert np.allclose(found[6:], away / np.linalg.norm(away), atol=1e-5)
+
+
+def test_a_camera_inside_sees_nothing_behind_it() -> None:
+    photos, masks, cameras = scene(0.0)
+    matrix = cameras[0].camera_from_world.copy()
+    matrix[2, 3] = 0.0  # the camera stands in the middle of the cube
+    features = lifted(photos, masks, [Camera(cameras[0].intrinsics, matrix, SIDE, SIDE)], 8)[0]
+    points = np.stack(np.meshgrid(*[(np.arange(8) + 0.5) / 8 - 0.5] * 3, indexing="ij"), -1)
+    behind = points @ matrix[2, :3] + matrix[2, 3] < 0
+    assert behind.any()
+    assert (features[behind][:, 4] == -1).all()
+    assert (features[behind][:, [0, 1, 2, 3, 5]] == 0).all()
+
+
+def test_scaled_cameras_lift_the_same() -> None:
+    """Law: `camera_from_world` that scales, as of a cube in a larger world."""
+    photos, masks, cameras = scene(30.0)
+    grown = np.diag([3.0, 3.0, 3.0, 1.0]) @ cameras[0].camera_from_world
+    scaled = lifted(photos, masks, [Camera(cameras[0].intrinsics, grown, SIDE, SIDE)], 8)
+    assert np.allclose(scaled, lifted(photos, masks, cameras, 8), atol=1e-5)
