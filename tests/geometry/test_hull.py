@@ -111,6 +111,17 @@ def test_the_cube_holds_the_ball() -> None:
     assert 2 * RADIUS < cube.side < 2.8 * RADIUS
 
 
+def test_one_photo_tells_all_but_the_distance() -> None:
+    """The cube covers the mask, as far as the origin is."""
+    camera = cameras(AROUND[0])[0]
+    cube = cube_around([camera], [shadow(camera)])
+    pixels, depth = project(camera, np.stack([np.zeros(3), cube.centre]))
+    rows, columns = np.nonzero(shadow(camera))
+    assert depth[1] == pytest.approx(depth[0])
+    assert np.allclose(pixels[1], [columns.mean() + 0.5, rows.mean() + 0.5], atol=0.01)
+    assert cube.side * camera.intrinsics[0, 0] / depth[1] == pytest.approx(1.1 * (np.ptp(columns) + 1), rel=0.05)
+
+
 def test_scaled_cameras_see_the_same() -> None:
     """Law: a world in other units, and cameras whose matrix scales."""
     views = cameras(*AROUND)
@@ -160,4 +171,4 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(InvalidOption, match="all views: a camera or a mask is wrong"):
         cube_around(views, [top, left])
     with pytest.raises(InvalidOption, match="along one line"):
-        cube_around(views[:1], masks[:1])
+        cube_around([views[0], views[0]], [masks[0], masks[0]])

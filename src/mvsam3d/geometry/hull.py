@@ -142,11 +142,17 @@ def soft_hull(
 def cube_around(cameras: Sequence[Camera], masks: Sequence[Mask], *, room: float = 1.1) -> Cube:
     """The cube around the visual hull; `room`: its side in the hull's longest sides.
 
-    Raises: InvalidOption: the rays do not meet (one view, or parallel ones), no point is inside all outlines, or a camera and its mask
+    One photo does not tell how far the object is, and as large as it is far: it is put where the world's origin is, or else one unit away.
+
+    Raises: InvalidOption: the rays are parallel, no point is inside all outlines, or a camera and its mask
         differ in size.
     """
     _check(cameras, masks)
     middles = np.stack([np.argwhere(mask).mean(0)[::-1] + 0.5 for mask in masks])
+    if len(cameras) == 1:
+        _, depth = project(cameras[0], np.zeros(3))
+        meeting = unproject(cameras[0], middles[0], np.where(depth > 0, depth, 1.0))
+        return Cube(meeting, room * _seen_size(cameras[0], masks[0], meeting))
     meeting = triangulated(cameras, middles)
     cube = Cube(meeting, FIRST_ROOM * max(_seen_size(c, m, meeting) for c, m in zip(cameras, masks, strict=True)))
     for _ in range(2):
