@@ -9,17 +9,15 @@ from mvsam3d.errors import InvalidOption
 from mvsam3d.io.glb import linear_from_srgb, srgb_from_linear
 from mvsam3d.meshing.texture import (
     SH_DC,
-    PosedPhoto,
     TextureConfig,
     baked,
     colour_from_gaussians,
-    colour_from_photos,
     find_texels,
     textured,
 )
 from mvsam3d.meshing.unwrap import ByProjection, ByXatlas
-from mvsam3d.rendering.meshes import rasterise, sample_texture
-from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
+from mvsam3d.rendering.meshes import sample_texture
+from mvsam3d.types import GaussianCloud, Mesh
 
 SIX = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200], [240, 240, 20], [20, 128, 240], [250, 250, 250]])
 BOX = trimesh.creation.box()
@@ -162,84 +160,3 @@ def test_gutter_repeats_the_nearest_texel():
 def test_nothing_to_bake():
     with pytest.raises(InvalidOption, match="no vertex colours"):
         textured(cube(colours=False))
-
-
-def camera_at(eye, scale=1.0, size=200):
-    """A camera that looks at the origin; `scale`: camera units per object unit."""
-    forward = -np.asarray(eye, float) / np.linalg.norm(eye)
-    right = np.cross(forward, [0.1, 0.2, 1.0])
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation * scale
-    matrix[:3, 3] = -rotation @ np.asarray(eye, float) * scale
-    intrinsics = np.array([[1.4 * size, 0, size / 2], [0, 1.4 * size, size / 2], [0, 0, 1]])
-    return Camera(intrinsics, matrix, size, size)
-
-
-def photo_of(mesh, camera, colour_of_face, background=(255, 0, 255)):
-    matrix = camera.camera_from_world
-    at = mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3]
-    faces, _, _ = rasterise(at, mesh.faces, camera.intrinsics, camera.width, camera.height)
-    rgb = np.where((faces >= 0)[..., None], colour_of_face[faces], background).astype(np.uint8)
-    return PosedPhoto(Photo("0", rgb, faces >= 0), camera)
-
-
-def magenta(points, normals):
-    return linear_from_srgb(np.array([[1.0, 0, 1.0]])) + 0 * points
-
-
-@pytest.mark.parametrize("scale", [1.0, 7.0])
-def test_cube_from_photos(scale):
-    mesh = cube(2)
-    colours = SIX[side(np.asarray(face_normals_of(mesh)))]
-    eyes = 2.6 * np.array([[1, 0.1, 0.2], [0.1, 1, 0.2], [0.2, 0.1, 1], [-1, 0.1, 0.2], [0.1, -1, 0.1], [0.2, 0.1, -1]])
-    photos = [photo_of(mesh, camera_at(eye, scale), colours) for eye in eyes]
-    result = textured(mesh, colour_from_photos(photos, mesh, magenta), CONFIG)
-    assert seen_error(result, margin=0.3) <= 2  # photos blur at the edges between sides
-
-
-def face_normals_of(mesh):
-    corners = mesh.vertices[mesh.faces]
-    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-
-
-def test_hidden_and_unseen_parts_take_the_other_source():
-    """A small plate before a wall: the wall's part behind it does not get the plate's colour."""
-    vertices, faces = flat_square()
-    wall = vertices - (0.5, 0.5, 0)
-    plate = wall * 0.3 + np.array([0, 0, 0.4])
-    mesh = Mesh(np.concatenate([wall, plate]), np.concatenate([faces, faces + 4]))
-    colours = SIX[[0, 0, 1, 1]]
-    photo = photo_of(mesh, camera_at((1e-3, 0, 3)), colours)
-    source = colour_from_photos([photo], mesh, magenta)
-    up, down = np.array([[0.0, 0, 1]]), np.array([[0.0, 0, -1]])
-
-    def stored(point, normal):
-        return np.round(srgb_from_linear(source(np.array([point], float), normal))[0] * 255)
-
-    np.testing.assert_array_equal(stored((0.4, 0.4, 0), up), SIX[0])
-    np.testing.assert_array_equal(stored((0, 0, 0.4), up), SIX[1])
-    np.testing.assert_array_equal(stored((0, 0, 0), up), (255, 0, 255))  # behind the plate
-    np.testing.assert_array_equal(stored((0.4, 0.4, 0), down), (255, 0, 255))  # turned away
-    np.testing.assert_array_equal(stored((5, 0, 0), up), (255, 0, 255))  # outside the photo
-    np.testing.assert_array_equal(stored((0, 0, 9), up), (255, 0, 255))  # behind the camera
-    np.testing.assert_array_equal(stored((0.499, 0, 0), up), (255, 0, 255))  # too near the rim of the mask
-
-
-def test_photos_count_by_the_cube_of_the_cosine():
-    """Two cameras at 0 and 45 degrees see black and white: light = cos^3(45) / (1 + cos^3(45))."""
-    vertices, faces = flat_square()
-    mesh = Mesh(vertices - (0.5, 0.5, 0), faces)
-    white, black = np.full((2, 3), 255), np.zeros((2, 3), int)
-    photos = [photo_of(mesh, camera_at((0, 0, 3)), black), photo_of(mesh, camera_at((2, 0, 2)), white)]
-    point, normal = np.zeros((1, 3)), np.array([[0.0, 0, 1]])
-    light = colour_from_photos(photos, mesh, magenta)(point, normal)
-    np.testing.assert_allclose(light, 0.5**1.5 / (1 + 0.5**1.5), rtol=1e-5)
-
-
-def test_photo_and_camera_must_agree():
-    mesh = cube()
-    photo = photo_of(mesh, camera_at((0, 0, 3)), np.zeros((12, 3)))
-    with pytest.raises(InvalidOption, match="100 x 100 pixels, the photo has 200 x 200"):
-        colour_from_photos([PosedPhoto(photo.photo, camera_at((0, 0, 3), size=100))], mesh, magenta)

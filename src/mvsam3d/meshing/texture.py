@@ -3,25 +3,22 @@
 A source gives linear light at points of the surface; sums and means are taken in linear light, the texture is sRGB.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, UInt8
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from jaxtyping import Float, Float32, Int32, UInt8
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.geometry.compiled import compiled
 from mvsam3d.io.glb import linear_from_srgb, srgb_from_linear, vertex_normals
 from mvsam3d.meshing.unwrap import ByProjection, Unwrapping, unwrapped
-from mvsam3d.rendering.meshes import rasterise
-from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
+from mvsam3d.types import GaussianCloud, Mesh
 
 SH_DC = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
-SURE_COSINE = 0.5  # a photo that sees the surface at this cosine needs no help of the colours beneath
-DEPTH_TOLERANCE = 0.01  # of the object's size: nearer than this to the first surface a photo sees, a point is seen too
 FEW = 100  # Gaussians of which all are asked
 GRID_LIMIT = 192  # cells along an axis in the search for near Gaussians
 FAR_WEIGHT = (
@@ -76,12 +73,12 @@ def baked(mesh: Mesh, source: ColourAt | None = None, *, resolution: int = 1024)
     texels = find_texels(mesh, resolution)
     if source is None:
         assert mesh.vertex_colours is not None
-        light = _mixed(linear_from_srgb(mesh.vertex_colours), mesh, texels)
+        light = mixed_over(linear_from_srgb(mesh.vertex_colours), mesh, texels)
     else:
-        normals = _mixed(vertex_normals(mesh), mesh, texels)
+        normals = mixed_over(vertex_normals(mesh), mesh, texels)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        light = source(_mixed(mesh.vertices, mesh, texels), normals)
-    return replace(mesh, vertex_colours=None, texture=_texture(light, texels, resolution))
+        light = source(mixed_over(mesh.vertices, mesh, texels), normals)
+    return replace(mesh, vertex_colours=None, texture=texture_of(light, texels, resolution))
 
 
 def find_texels(mesh: Mesh, resolution: int) -> Texels:
@@ -117,7 +114,7 @@ def _lay(places: np.ndarray, faces: np.ndarray, face_ids: np.ndarray, barycentri
                     barycentrics[row, column, 2] = 1.0 - u - v
 
 
-def _mixed(values: Float[np.ndarray, "vertex 3"], mesh: Mesh, texels: Texels) -> Float32[np.ndarray, "point 3"]:
+def mixed_over(values: Float[np.ndarray, "vertex 3"], mesh: Mesh, texels: Texels) -> Float32[np.ndarray, "point 3"]:
     """Values at the vertices -> at the texels."""
     out = np.empty((len(texels.faces), 3), np.float32)
     _mix(values.astype(np.float32), mesh.faces.astype(np.int64), texels.faces, texels.barycentrics, out)
@@ -138,7 +135,7 @@ def _mix(
             )
 
 
-def _texture(light: Points, texels: Texels, resolution: int) -> UInt8[np.ndarray, "h w 3"]:
+def texture_of(light: Points, texels: Texels, resolution: int) -> UInt8[np.ndarray, "h w 3"]:
     """sRGB image; the gutter between the charts repeats the nearest texel, so that no viewer blends in a background."""
     image = np.full((resolution, resolution, 3), 128, np.uint8)
     if len(light) == 0:
@@ -277,106 +274,3 @@ def _gather(
         lonely[i] = total <= 0
         if total > 0:
             out[i, 0], out[i, 1], out[i, 2] = red / total, green / total, blue / total
-
-
-# --- colours of photos ---
-
-
-@dataclass(frozen=True)
-class PosedPhoto:
-    """A photo and the camera it was taken with; the camera's world is the object frame, a scale is allowed in it."""
-
-    photo: Photo
-    camera: Camera
-
-
-def colour_from_photos(
-    photos: Sequence[PosedPhoto], mesh: Mesh, otherwise: ColourAt, *, mask_margin: int = 2
-) -> ColourAt:
-    """Colours that the photos show of the mesh, weighted by cos^3 of the angle under which each sees the surface.
-
-    A photo counts where nothing hides the point and its mask is set; where the best cosine falls under SURE_COSINE, and
-    where no photo sees the point, `otherwise` fades in.
-
-    Args:
-        mask_margin: pixels by which masks are shrunk, against background at the silhouette.
-    """
-    views = [_prepare(posed, mesh, mask_margin) for posed in photos]
-
-    def colour_at(points: Points, normals: Points) -> Points:
-        total = np.zeros((len(points), 4), np.float32)  # weighted light, weights
-        best = np.zeros(len(points), np.float32)
-        for posed, (light, usable, depth, tolerance) in zip(photos, views, strict=True):
-            camera = posed.camera.camera_from_world
-            at = points @ camera[:3, :3].T + camera[:3, 3]
-            facing = normals @ camera[:3, :3].T
-            facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-12)
-            k = posed.camera.intrinsics.astype(np.float64)
-            _look(at.astype(np.float64), facing.astype(np.float64), k, light, usable, depth, tolerance, total, best)
-        share = np.clip(best / SURE_COSINE, 0, 1)[:, None] ** 3
-        seen = total[:, :3] / np.maximum(total[:, 3:], 1e-12)
-        mixed: Points = share * seen + (1 - share) * otherwise(points, normals)
-        return mixed
-
-    return colour_at
-
-
-Prepared = tuple[Float32[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"], Float32[np.ndarray, "h w"], float]
-
-
-def _prepare(posed: PosedPhoto, mesh: Mesh, margin: int) -> Prepared:
-    """Linear light, usable pixels, first depth, and how much deeper than that counts as the same surface."""
-    camera, photo = posed.camera, posed.photo
-    if (camera.height, camera.width) != photo.mask.shape:
-        raise InvalidOption(
-            f"view {photo.name}: the camera is for {camera.width} x {camera.height} pixels, the photo has "
-            f"{photo.mask.shape[1]} x {photo.mask.shape[0]}: scale one of them"
-        )
-    table = linear_from_srgb(np.arange(256, dtype=np.float32) / 255)
-    usable = binary_erosion(photo.mask, iterations=margin, border_value=1) if margin > 0 else photo.mask
-    matrix = camera.camera_from_world.astype(np.float64)
-    vertices = mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3]
-    _, _, depth = rasterise(vertices, mesh.faces, camera.intrinsics, camera.width, camera.height)
-    size = float(np.ptp(mesh.vertices, axis=0).max()) * float(np.cbrt(abs(np.linalg.det(matrix[:3, :3]))))
-    return table[photo.rgb], usable, depth, DEPTH_TOLERANCE * size
-
-
-@compiled
-def _look(
-    points: np.ndarray,
-    normals: np.ndarray,
-    k: np.ndarray,
-    light: np.ndarray,
-    usable: np.ndarray,
-    depth: np.ndarray,
-    tolerance: float,
-    total: np.ndarray,
-    best: np.ndarray,
-) -> None:
-    """Add one photo's light and weight at each point it sees. Points and normals in its camera."""
-    height, width = depth.shape
-    for i in range(len(points)):
-        x, y, z = points[i]
-        distance = np.sqrt(x * x + y * y + z * z)
-        if z <= 1e-9 * distance:
-            continue
-        cosine = -(x * normals[i, 0] + y * normals[i, 1] + z * normals[i, 2]) / distance
-        if cosine <= 0.0:
-            continue
-        column = (k[0, 0] * x + k[0, 1] * y) / z + k[0, 2]
-        row = k[1, 1] * y / z + k[1, 2]
-        if not (0.0 <= column < width and 0.0 <= row < height):
-            continue
-        if not usable[int(row), int(column)] or z > depth[int(row), int(column)] + tolerance:
-            continue
-        left, top = max(column - 0.5, 0.0), max(row - 0.5, 0.0)
-        x0, y0 = int(left), int(top)
-        x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-        fx, fy = left - x0, top - y0
-        weight = cosine * cosine * cosine
-        for channel in range(3):
-            upper = (1 - fx) * light[y0, x0, channel] + fx * light[y0, x1, channel]
-            lower = (1 - fx) * light[y1, x0, channel] + fx * light[y1, x1, channel]
-            total[i, channel] += weight * ((1 - fy) * upper + fy * lower)
-        total[i, 3] += weight
-        best[i] = max(best[i], cosine)

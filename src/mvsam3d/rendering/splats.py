@@ -6,7 +6,8 @@ composited front to back, as the public 3D Gaussian splatting renderers do, with
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from mvsam3d.geometry.compiled import compiled
@@ -177,6 +178,91 @@ def render_splats(
     _composite(flat, opacities, colours, starts, entries, rgb, through)
     rgb += through[..., None] * np.asarray(background)
     return rgb.astype(np.float32), (1 - through).astype(np.float32)
+
+
+def splat_weights(
+    cloud: GaussianCloud,
+    intrinsics: Float[np.ndarray, "3 3"],
+    camera_from_object: Float[np.ndarray, "4 4"],
+    wanted: Bool[np.ndarray, "h w"],
+    *,
+    blur: float = BLUR,
+) -> csr_array:
+    """How much each Gaussian gives to each wanted pixel: the picture there is weights @ colours, plus the background
+    times what is left of 1.
+
+    Args:
+        wanted: pixels of the picture; its size is the picture's.
+    Returns: (wanted pixels in row order, Gaussians), float32.
+    """
+    height, width = wanted.shape
+    opacities = _array(cloud.opacities)
+    k, m = np.ascontiguousarray(intrinsics, np.float64), np.ascontiguousarray(camera_from_object, np.float64)
+    turns = _array(matrix_from_quaternion(cloud.rotations))
+    flat, depth = _project(_array(cloud.means), _array(cloud.scales), turns, opacities, k, m, width, height, blur)
+    order = np.argsort(depth, kind="stable")
+    starts, entries = _by_tile(flat, order[: int(np.isfinite(depth).sum())], width, height)
+    rows = np.where(wanted, np.cumsum(wanted.ravel()).reshape(wanted.shape) - 1, -1).astype(np.int64)
+    none = np.empty(0)
+    ends = np.zeros(int(wanted.sum()) + 1, np.int64)
+    _weigh(flat, opacities, starts, entries, rows, np.ones(wanted.shape), False, ends, none.astype(np.int32), none)
+    ends = np.cumsum(ends)
+    columns, weights = np.empty(int(ends[-1]), np.int32), np.empty(int(ends[-1]))
+    _weigh(flat, opacities, starts, entries, rows, np.ones(wanted.shape), True, ends.copy(), columns, weights)
+    return csr_array((weights.astype(np.float32), columns, ends), shape=(len(ends) - 1, len(opacities)))
+
+
+@compiled
+def _weigh(
+    flat: Array,
+    opacities: Array,
+    starts: Array,
+    entries: Array,
+    rows: Array,
+    through: Array,
+    filling: bool,
+    ends: Array,
+    columns: Array,
+    weights: Array,
+) -> None:
+    """As `_composite`, but writes the shares down: first their number, row by row, into `ends[1:]`, then, with the
+    summed numbers in `ends`, the shares themselves; each start in `ends` moves to the end of its row."""
+    height, width = through.shape
+    across = (width + TILE - 1) // TILE
+    for tile in range(len(starts) - 1):
+        y0, x0 = tile // across * TILE, tile % across * TILE
+        y1, x1 = min(y0 + TILE, height), min(x0 + TILE, width)
+        open_ = 0
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                open_ += rows[y, x] >= 0
+        if open_ == 0:
+            continue
+        for i in entries[starts[tile] : starts[tile + 1]]:
+            left, right = _pixels(flat[i, 0] - flat[i, 5], flat[i, 0] + flat[i, 5], x1)
+            top, bottom = _pixels(flat[i, 1] - flat[i, 6], flat[i, 1] + flat[i, 6], y1)
+            a, b, c = flat[i, 2], flat[i, 3], flat[i, 4]
+            faintest = np.log(opacities[i] / LEAST_ALPHA)
+            for y in range(max(top, y0), bottom):
+                dy = y + 0.5 - flat[i, 1]
+                for x in range(max(left, x0), right):
+                    row, light = rows[y, x], through[y, x]
+                    if row < 0 or light < OPAQUE:
+                        continue
+                    dx = x + 0.5 - flat[i, 0]
+                    power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+                    if power > faintest:
+                        continue
+                    alpha = min(MOST_ALPHA, opacities[i] * np.exp(-power))
+                    if filling:
+                        columns[ends[row]], weights[ends[row]] = i, light * alpha
+                        ends[row] += 1
+                    else:
+                        ends[row + 1] += 1
+                    through[y, x] = light * (1.0 - alpha)
+                    open_ -= through[y, x] < OPAQUE
+            if open_ == 0:
+                break
 
 
 def _array(tensor: Tensor) -> Array:
