@@ -77,7 +77,7 @@ def test_the_report_tells_what_was_done(results: tuple[Path, Path, Path]) -> Non
     assert [view["name"] for view in report["views"]] == ["0", "1", "2", "3"]
     assert all(0 < view["silhouette_iou"] <= 1 for view in report["views"])
     assert report["seed"] == 42
-    assert set(report["seconds"]) == {"views", "structure", "appearance", "mesh", "texture", "poses"}
+    assert set(report["seconds"]) == {"views", "structure", "appearance", "mesh", "poses", "outlines", "texture"}
     glb = np.array(report["frames"]["glb_from_object"]) @ [1.0, 2.0, 3.0, 1.0]
     assert (glb == [1.0, 3.0, -2.0, 1.0]).all()
     assert "4 views" in (results[0] / "inference.log").read_text()
@@ -137,7 +137,8 @@ def test_known_cameras_weigh_the_views(tmp_path: Path, weighting: Literal["visib
         views[-1] |= {"width": 320, "height": 320}
     (tmp_path / "cameras.json").write_text(json.dumps({"views": views}))
     weights = ViewWeights(stage1="mean", stage2=weighting)
-    job = Job(SCENE, tmp_path / "out", weights=weights, cameras=tmp_path / "cameras.json", fusion="velocity")
+    given = tmp_path / "cameras.json"
+    job = Job(SCENE, tmp_path / "out", weights=weights, cameras=given, fusion="velocity", guidance=False)
     report = run_job(job)
     assert report["options"]["weights"]["stage2"] == weighting
     run_job(replace(job, out=tmp_path / "mean", weights=ViewWeights()))

@@ -120,6 +120,12 @@ class Reconstruct:
     """da3_output.npz of `mvsam3d depth`: point maps, and cameras if --cameras is left out."""
     pose_view: str = "first"
     """The view whose pose is the object's: first, largest-mask, most-visible, or its number, from 0."""
+    guidance: bool | None = None
+    """Let the cameras tell shape and poses: by default where --cameras is given."""
+    fit_outlines: bool = True
+    """Bend the mesh a little so that its outlines meet the masks of the photos that it explains."""
+    texture: Literal["photos", "model", "auto"] = "auto"
+    """Colours: of the photos where they see the surface, of the model alone, or of those photos whose outline is met well."""
     search_poses: bool | None = None
     """Look for the pose in which the finished mesh fits each photo best. The model's own choice if left out."""
     self_occlusion_tolerance: float = 4.0
@@ -170,6 +176,7 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
     from mvsam3d.generation.budget import MemoryBudget
     from mvsam3d.generation.evidence import Sight
     from mvsam3d.jobs import Job
+    from mvsam3d.posing.by_photos import ByPhotos
 
     _check_ranges(flags)
     if flags.no_stage2_weighting and flags.stage2_weight_source is not None:
@@ -204,6 +211,8 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         reference=_reference(flags.pose_view),
         drop_outliers=flags.drop_outliers,
         search_poses=flags.search_poses,
+        guidance=flags.guidance,
+        by_photos=ByPhotos(fit_outlines=flags.fit_outlines, texture=flags.texture),
         structure_steps=flags.stage1_steps,
         slat_steps=flags.stage2_steps,
         memory=MemoryBudget(budget // 3, budget - budget // 3),

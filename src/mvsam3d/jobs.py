@@ -30,6 +30,7 @@ from mvsam3d.models.config import ModelConfig
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig, Reference, check_config, slat_sampling, structure_sampling
 from mvsam3d.pipeline import reconstruct
+from mvsam3d.posing.by_photos import ByPhotos
 from mvsam3d.results import FORMATS, Format, RunFacts, write_results
 from mvsam3d.types import Camera, Photo
 from mvsam3d.views.depth_maps import photo_cameras
@@ -42,9 +43,10 @@ SHARES = {
     "views": 0.12,
     "structure": 0.2,
     "appearance": 0.4,
-    "mesh": 0.55,
-    "texture": 0.6,
-    "poses": 0.75,
+    "mesh": 0.45,
+    "poses": 0.6,
+    "outlines": 0.75,
+    "texture": 0.9,
     "writing": 1.0,
 }
 
@@ -121,6 +123,9 @@ class Job:
     reference: Reference = "first"
     drop_outliers: bool | None = None
     search_poses: bool | None = None
+    guidance: bool | None = None
+    """Let the cameras tell shape and poses; None: where they are given by themselves, not with depth."""
+    by_photos: ByPhotos = field(default_factory=ByPhotos)
     structure_steps: int | None = None
     slat_steps: int | None = None
     memory: MemoryBudget = field(default_factory=MemoryBudget)
@@ -216,6 +221,8 @@ def check_job(job: Job) -> None:
     asked = [flag for flag, wanted in sight.items() if wanted]
     if asked and not placed:
         raise InvalidOption(f"{', '.join(asked)} says what cameras see: give --da3-output or --cameras")
+    if job.guidance and not placed:
+        raise InvalidOption("--guidance True lets cameras tell the shape: give --cameras or --da3-output")
     if job.sight.depth and (job.depth is None or job.cameras is not None):
         raise InvalidOption(
             "--visibility-depth needs depth and cameras of one source: give --da3-output, and no --cameras"
@@ -365,6 +372,8 @@ def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
         memory=job.memory,
         drop_outliers=job.drop_outliers,
         search_poses=job.search_poses,
+        guidance=job.guidance,
+        by_photos=job.by_photos,
         sight=job.sight,
     )
 

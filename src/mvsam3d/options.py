@@ -17,6 +17,7 @@ from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, need
 from mvsam3d.meshing.cleanup import CleanupConfig
 from mvsam3d.meshing.texture import TextureConfig
 from mvsam3d.models.config import ModelConfig
+from mvsam3d.posing.by_photos import ByPhotos
 from mvsam3d.posing.search import PoseSearch
 from mvsam3d.types import Camera
 
@@ -67,6 +68,8 @@ class ReconstructionConfig:
     """Let cameras, where they are given, tell the shape (`posing.known_shape`) and the poses; None: if they did not come with depth."""
     model_share: float = 0.25
     """Of the model's log odds, in what becomes of a cell that cameras tell of (`posing.placement.combined`)."""
+    by_photos: ByPhotos = field(default_factory=ByPhotos)
+    """What outlines and colours of the photos do to the finished mesh and cloud."""
     cleanup: CleanupConfig = field(default_factory=CleanupConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
 

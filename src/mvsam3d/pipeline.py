@@ -39,7 +39,8 @@ from mvsam3d.models.structure_vae import grid_from_tokens
 from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
-from mvsam3d.posing.placement import combined, placed_by_cameras, pose_of
+from mvsam3d.posing.by_photos import fitted, painted
+from mvsam3d.posing.placement import combined, photo_cameras, placed_by_cameras, pose_of
 from mvsam3d.posing.search import PoseSearch, searched_pose
 from mvsam3d.types import (
     Camera,
@@ -62,7 +63,7 @@ from mvsam3d.views.prepare import ViewConfig, prepare_views
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
-STAGES = ("views", "structure", "appearance", "mesh", "texture", "poses")
+STAGES = ("views", "structure", "appearance", "mesh", "poses", "outlines", "texture")
 SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
 KNOWN_CELLS = 64  # along an edge of what known cameras show of the shape
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
@@ -126,6 +127,7 @@ def reconstruct(
             placement = None
             if cameras is not None and guidance:
                 placement = placed_by_cameras(photos, cameras, models.lifting, logits, poses, resolution=KNOWN_CELLS)
+            if placement is not None:
                 log.info("shape by %s, model agrees by %.2f", placement.shape.source, placement.alignment.agreement)
                 logits = combined(placement.logits(len(logits)), logits, config.model_share)
                 poses = tuple(pose_of(camera) for camera in placement.cameras)
@@ -157,17 +159,23 @@ def reconstruct(
             if len(surface.faces) == 0:
                 raise NothingFound("the model's mesh is empty: no surface in any voxel. Check the masks, or add views")
             mesh = cleaned(surface, config.cleanup)
-        with clock.stage("texture"):
-            plain, mesh = mesh, textured(mesh, None, config.texture)
         with clock.stage("poses"):
             # depth tells more of place and size than outlines do
             own = size.sampling.search_poses and pointmaps_p3d is None
             wanted = own if config.search_poses is None else config.search_poses
             if wanted and placement is None:
-                poses = searched_poses(plain, photos, views, poses, config.pose_search, clock.step)
+                poses = searched_poses(mesh, photos, views, poses, config.pose_search, clock.step)
+        gaussians = _cloud_on_cpu(gaussians)
+        around = photo_cameras(photos, poses, views, cameras, among=placement is not None)
+        with clock.stage("outlines"):
+            used = tuple(range(len(photos))) if placement is None else placement.views
+            mesh, gaussians = fitted(mesh, gaussians, photos, around, config.by_photos, views=used)
+        with clock.stage("texture"):
+            flat = textured(mesh, None, config.texture)
+            result = painted(flat, gaussians, photos, around, config.by_photos, views=used)
     return Reconstruction(
-        mesh,
-        _cloud_on_cpu(gaussians),
+        result.mesh,
+        result.gaussians,
         voxels,
         poses,
         views,
@@ -177,6 +185,8 @@ def reconstruct(
         seen,
         None if cameras is None else tuple(cameras),
         None if placement is None else placement.in_world(),
+        result.views,
+        result.seen_fraction,
         seconds=clock.seconds,
     )
 

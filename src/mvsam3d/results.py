@@ -6,7 +6,7 @@ import platform
 import resource
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
@@ -14,15 +14,16 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from mvsam3d.generation.pose import camera_from_object, placed_camera
+from mvsam3d.generation.pose import camera_from_object
 from mvsam3d.geometry.frames import GLB_FROM_OBJECT, P3D_FROM_CAMERA
 from mvsam3d.io.glb import write_glb
 from mvsam3d.io.photos import SkippedView
 from mvsam3d.io.ply import write_ply
 from mvsam3d.io.runs import Json, RunFolder, write_params
-from mvsam3d.rendering.meshes import render_mesh
+from mvsam3d.posing.placement import photo_cameras
 from mvsam3d.rendering.preview import preview
-from mvsam3d.types import Camera, Mesh, Photo, Reconstruction
+from mvsam3d.rendering.silhouettes import silhouette_iou
+from mvsam3d.types import Camera, Photo, Reconstruction
 
 MATRICES = {
     "glb_from_object": GLB_FROM_OBJECT,
@@ -30,7 +31,6 @@ MATRICES = {
 }  # the latter is its own inverse
 Format = Literal["gaussian", "mesh"]
 FORMATS: tuple[Format, ...] = ("gaussian", "mesh")
-SILHOUETTE_SIDE = 256  # pixels along the longer side of the photo in which silhouettes are compared
 PACKAGES = ("mvsam3d", "torch", "numpy", "numba", "trimesh")
 
 
@@ -70,36 +70,8 @@ def write_results(
 
 
 def cameras_of(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
-    """Each photo's camera by the object's pose in it, the object frame as the world.
-
-    Cameras that the object was placed among are just those. Else the lens is the given camera's where the pose was found in a point map,
-    which shows things where they are, and is assumed where it was not.
-    """
-    if result.in_world is not None:
-        assert result.cameras is not None, "the object lies among cameras"
-        return list(result.cameras)
-    cameras = [placed_camera(photo, pose) for photo, pose in zip(photos, result.poses, strict=True)]
-    if result.cameras is None or any(view.pointmap is None for view in result.views):
-        return cameras
-    return [_with_lens(camera, given) for camera, given in zip(cameras, result.cameras, strict=True)]
-
-
-def _with_lens(camera: Camera, given: Camera) -> Camera:
-    """The camera with the intrinsics of another of the same photo, whose image may have another size."""
-    zoom = np.diag([camera.width / given.width, camera.height / given.height, 1.0])
-    return replace(camera, intrinsics=zoom @ given.intrinsics)
-
-
-def silhouette_iou(photo: Photo, mesh: Mesh, camera: Camera) -> float:
-    """Intersection over union of the photo's mask and the mesh seen by a camera."""
-    zoom = min(1.0, SILHOUETTE_SIDE / max(camera.width, camera.height))
-    width, height = round(camera.width * zoom), round(camera.height * zoom)
-    shrink = np.diag([width / camera.width, height / camera.height, 1.0])
-    _, cover, _ = render_mesh(mesh, shrink @ camera.intrinsics, camera.camera_from_world, width, height, samples=1)
-    mask = np.asarray(Image.fromarray(photo.mask).resize((width, height), Image.Resampling.NEAREST))
-    seen = cover > 0.5
-    either = (mask | seen).sum()
-    return float((mask & seen).sum() / either) if either else 1.0
+    """Each photo's camera by the object's pose in it, the object frame as the world."""
+    return photo_cameras(photos, result.poses, result.views, result.cameras, among=result.in_world is not None)
 
 
 def _report(
@@ -123,12 +95,29 @@ def _report(
         "reference_view": photos[result.reference].name,
         "skipped_views": [{"name": view.name, "reason": view.reason} for view in facts.skipped],
         "frames": {name: _matrix(matrix) for name, matrix in MATRICES.items()},
+        "world": _world(result),
+        "colours": {
+            "from_photos": [photos[i].name for i in result.painted_by],
+            "seen_fraction": round(result.seen_fraction, 4),
+        },
         "mesh": {"vertices": len(result.mesh.vertices), "faces": len(result.mesh.faces)},
         "gaussians": len(result.gaussians.means),
         "voxels": {"count": len(result.voxels.coords), "resolution": result.voxels.resolution},
         "seconds": {name: round(seconds, 3) for name, seconds in result.seconds.items()},
         "peak_memory_mib": round(peak_memory_mib()),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def _world(result: Reconstruction) -> dict[str, Json] | None:
+    """Where the object is among cameras that were given; null if none were, or they tell no shape."""
+    if result.in_world is None:
+        return None
+    return {
+        "world_from_object": _matrix(result.in_world.world_from_object),
+        "shape_from": result.in_world.source,
+        "model_agreement": round(result.in_world.agreement, 4),
+        "metric": False,  # lengths are in the cameras' units, whatever those are
     }
 
 

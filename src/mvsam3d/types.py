@@ -170,7 +170,9 @@ class InWorld:
     """How the object frame lies in the world of cameras that were given."""
 
     world_from_object: Float[np.ndarray, "4 4"]  # similarity
-    agreement: float  # of the model's structure with the shape that the cameras show: least over greatest occupancy, in [0, 1]
+    agreement: (
+        float  # of the model's structure with the shape that the cameras show: least over greatest occupancy, in [0, 1]
+    )
     source: Literal["hull", "lifting"]  # of that shape
 
 
@@ -187,6 +189,10 @@ class Reconstruction:
     reference: int = 0  # the view whose pose is the object's, among those kept
     fusion: tuple[FusionRecord, ...] = ()  # of each stage in which views were weighted by evidence
     visibility: Float[Tensor, "view token"] | None = None  # 1 = seen by the view's camera, if cameras were given
-    cameras: tuple[Camera, ...] | None = None  # those given, with the object frame as their world: by `in_world`, or the reference's pose
+    cameras: tuple[Camera, ...] | None = (
+        None  # those given, with the object frame as their world: by `in_world`, or the reference's pose
+    )
     in_world: InWorld | None = None  # None: the cameras tell neither shape nor poses
+    painted_by: tuple[int, ...] = ()  # the views whose photos gave colours; where none did, colours are the model's
+    seen_fraction: float = 0.0  # of the surface, seen by one of those or more
     seconds: dict[str, float] = field(default_factory=dict)  # per stage

@@ -42,6 +42,8 @@ def test_the_object_is_found_among_its_cameras() -> None:
     structure = torch.from_numpy(np.where(block, 4.0, -4.0)).float()
     guess = pose_of(cameras[0])
     found = placed_by_cameras(photos, rigid, None, structure, [guess] * len(photos), resolution=48)
+    assert found is not None
+    assert found.views == tuple(range(8))
     truth = world_from_object
     assert off_degrees(found.alignment.world_from_object[:3, :3], truth[:3, :3]) < 6
     assert np.cbrt(np.linalg.det(found.alignment.world_from_object[:3, :3])) == pytest.approx(

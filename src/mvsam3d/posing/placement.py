@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvsam3d.generation.pose import camera_from_object, pose_from_similarity
+from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from_similarity
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.posing.alignment import Alignment, aligned, in_object_frame
+from mvsam3d.posing.camera_check import fitting_views
 from mvsam3d.posing.known_shape import KnownShape, known_shape
-from mvsam3d.types import Camera, InWorld, Photo, Pose
+from mvsam3d.types import Camera, InWorld, Photo, Pose, View
 
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
 
@@ -26,6 +27,7 @@ class Placement:
     shape: KnownShape
     alignment: Alignment
     cameras: tuple[Camera, ...]  # of the photos' pixels; their world is the object frame, `camera_from_world` scales
+    views: tuple[int, ...]  # those whose masks fit the cameras, and tell the shape
 
     def in_world(self) -> InWorld:
         """What is kept of it."""
@@ -46,8 +48,8 @@ def placed_by_cameras(
     poses: Sequence[Pose],
     *,
     resolution: int,
-) -> Placement:
-    """Find the object among its cameras.
+) -> Placement | None:
+    """Find the object among its cameras; None, and a warning, if they do not fit the masks.
 
     Args:
         photos: with masks.
@@ -56,15 +58,18 @@ def placed_by_cameras(
         structure: logits of occupancy in the object frame, by the model.
         poses: of the object in each view, by the model: rotations to begin with.
         resolution: of the known shape, cells along an edge.
-    Raises: InvalidOption: no point lies inside all outlines, or the rays do not meet.
+    Raises: InvalidOption: the cameras are in another convention, or all on one line.
     """
-    fitting = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
-    shape = known_shape(photos, fitting, lifting, resolution)
-    rotations = [_world_rotation(camera, pose) for camera, pose in zip(fitting, poses, strict=True)]
+    sized = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
+    views = fitting_views(photos, sized)
+    if not views:
+        return None
+    shape = known_shape([photos[i] for i in views], [sized[i] for i in views], lifting, resolution)
+    rotations = [_world_rotation(sized[i], poses[i]) for i in views]
     said = structure.sigmoid().double().cpu().numpy()
-    alignment = aligned(said, shape.probability, shape.cube, fitting, rotations)
-    around = tuple(replace(c, camera_from_world=c.camera_from_world @ alignment.world_from_object) for c in fitting)
-    return Placement(shape, alignment, around)
+    alignment = aligned(said, shape.probability, shape.cube, [sized[i] for i in views], rotations)
+    around = tuple(replace(c, camera_from_world=c.camera_from_world @ alignment.world_from_object) for c in sized)
+    return Placement(shape, alignment, around, views)
 
 
 def of_photo(camera: Camera, photo: Photo) -> Camera:
@@ -77,6 +82,31 @@ def of_photo(camera: Camera, photo: Photo) -> Camera:
 def pose_of(camera_object: Camera) -> Pose:
     """The object's pose in a camera whose world is the object frame."""
     return pose_from_similarity(torch.from_numpy(camera_object.camera_from_world).float())
+
+
+def photo_cameras(
+    photos: Sequence[Photo],
+    poses: Sequence[Pose],
+    views: Sequence[View],
+    given: Sequence[Camera] | None,
+    *,
+    among: bool,
+) -> list[Camera]:
+    """Each photo's camera with the object frame as its world.
+
+    Cameras that the object was placed `among` are just those. Else the pose says where the object is; the lens is the given camera's where
+    the pose was found in a point map, which shows things where they are, and is assumed where it was not.
+    """
+    if among:
+        assert given is not None, "the object lies among cameras"
+        return list(given)
+    cameras = [placed_camera(photo, pose) for photo, pose in zip(photos, poses, strict=True)]
+    if given is None or any(view.pointmap is None for view in views):
+        return cameras
+    return [
+        replace(camera, intrinsics=of_photo(own, photo).intrinsics)
+        for camera, own, photo in zip(cameras, given, photos, strict=True)
+    ]
 
 
 def _world_rotation(camera: Camera, pose: Pose) -> Float[np.ndarray, "3 3"]:

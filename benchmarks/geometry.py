@@ -1,0 +1,201 @@
+"""What cameras do for the shape: real scenes with cameras and a reference surface, and meshes rendered with true cameras.
+
+python benchmarks/geometry.py scenes REAL [--scenes axe flowerpot] [--views 4 8] [--model small] [--found] [--out table.json]
+    solid IoU at 64^3 beside the visual hull's; silhouette IoU and PSNR (inside the mask, 512 pixels on the long side) at the views given
+    and at those left out. --found: cameras by structure from motion instead of the scene's own; the result is brought into the scene's
+    frame by the similarity that fits the cameras' centres best.
+python benchmarks/geometry.py meshes CACHE MESHES [--objects 148] [--views 2 4 8] [--model small]
+    the lifting network in each object's own cube beside the hull, 32^3, surface and solid IoU.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mvsam3d.geometry.cameras import centre
+from mvsam3d.geometry.hull import Cube, carved
+from mvsam3d.geometry.occupancy import occupancy_iou
+from mvsam3d.io.cameras import load_cameras
+from mvsam3d.io.photos import load_photos
+from mvsam3d.io.runs import write_whole
+from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
+from mvsam3d.nn.precision import use_fast_exact_matmul
+from mvsam3d.options import ReconstructionConfig
+from mvsam3d.pipeline import reconstruct
+from mvsam3d.rendering.meshes import render_mesh
+from mvsam3d.rendering.splats import render_splats
+from mvsam3d.rendering.silhouettes import silhouette_iou
+from mvsam3d.results import peak_memory_mib
+from mvsam3d.training.data import ShardPlan, Shards, make_shard
+from mvsam3d.training.meshes import TrainingMesh, read_glb, solid_grid
+from mvsam3d.training.recipes import SMALL_RECIPE
+from mvsam3d.training.tasks.lifting import hull_of, sample, stacked
+from mvsam3d.types import Camera, Mesh, Photo
+
+CELLS = 64
+LONG_SIDE = 512
+WORLD = Cube(np.zeros(3), 1.0)  # of the scenes: longest side 1, bounding box around the origin
+
+
+def solid_of(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    mesh = TrainingMesh(
+        np.ascontiguousarray(vertices, np.float32),
+        np.ascontiguousarray(faces, np.int32),
+        np.zeros((len(vertices), 2), np.float32),
+        np.zeros((1, 1, 3), np.uint8),
+    )
+    return solid_grid(mesh, CELLS)
+
+
+def solid_iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def psnr(photo: Photo, camera: Camera, picture: Any) -> float:
+    """Inside the mask, sRGB in [0, 1], at LONG_SIDE pixels."""
+    zoom = min(1.0, LONG_SIDE / max(camera.width, camera.height))
+    w, h = round(camera.width * zoom), round(camera.height * zoom)
+    rgb = np.asarray(Image.fromarray(photo.rgb).resize((w, h), Image.Resampling.BOX)) / 255
+    mask = np.asarray(Image.fromarray(photo.mask).resize((w, h), Image.Resampling.NEAREST))
+    shown = picture(
+        np.diag([w / camera.width, h / camera.height, 1.0]) @ camera.intrinsics, camera.camera_from_world, w, h
+    )
+    return float(-10 * np.log10(np.square(np.clip(shown, 0, 1) - rgb)[mask].mean()))
+
+
+def similarity_between(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The similarity that brings points nearest to others, by squares (Umeyama)."""
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, s, v = np.linalg.svd(b.T @ a)
+    sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ v))])
+    matrix = np.eye(4)
+    matrix[:3, :3] = (s * np.diag(sign)).sum() / np.square(a).sum() * u @ sign @ v
+    matrix[:3, 3] = target.mean(0) - matrix[:3, :3] @ source.mean(0)
+    return matrix
+
+
+def scenes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    models, _, _ = load_checkpoint(checkpoint_folder(arguments.model))
+    rows = []
+    for name in arguments.scenes:
+        folder = arguments.real / name
+        photos, _ = load_photos(folder)
+        known = load_cameras(folder / "cameras.json", [photo.name for photo in photos])
+        suggested = json.loads((folder / "cameras.json").read_text())["suggested_inputs"]
+        surface = read_glb((folder / "mesh.glb").read_bytes(), name, nearest=False)
+        truth = solid_of(surface.vertices, surface.faces)
+        for count in arguments.views:
+            chosen = [i for i, photo in enumerate(photos) if int(photo.name) in suggested[str(count)]]
+            left_out = [i for i in range(len(photos)) if i not in chosen]
+            given, true = [photos[i] for i in chosen], [known[i] for i in chosen]
+            hull = carved(true, [photo.mask for photo in given], WORLD, CELLS, margin=0.0)
+            start, cameras, true_from_world = time.perf_counter(), true, np.eye(4)
+            if arguments.found:
+                from mvsam3d.perception.structure_from_motion import find_cameras
+
+                found = find_cameras(given).cameras
+                given = [photo for photo in given if photo.name in found]
+                cameras = [found[photo.name] for photo in given]
+                true = [known[[p.name for p in photos].index(photo.name)] for photo in given]
+                true_from_world = similarity_between(*(np.stack([centre(c) for c in cs]) for cs in (cameras, true)))
+            result = reconstruct(
+                given, models, ReconstructionConfig(), torch.Generator().manual_seed(42), cameras=cameras
+            )
+            seconds = time.perf_counter() - start
+            assert result.in_world is not None, "cameras were given"
+            true_from_object = true_from_world @ result.in_world.world_from_object
+            vertices = result.mesh.vertices @ true_from_object[:3, :3].T + true_from_object[:3, 3]
+            row: dict[str, Any] = {
+                "scene": name,
+                "views": count,
+                "iou": solid_iou(solid_of(vertices, result.mesh.faces), truth),
+                "hull": solid_iou(hull, truth),
+                "agreement": result.in_world.agreement,
+                "seconds": seconds,
+            }
+            for kind, views in (("input", chosen), ("left_out", left_out)):
+                placed = [
+                    replace(known[i], camera_from_world=known[i].camera_from_world @ true_from_object) for i in views
+                ]
+                row |= measures(kind, [photos[i] for i in views], placed, result.mesh, result.gaussians)
+            rows.append(row)
+            print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+    print(f"peak memory {peak_memory_mib():.0f} MiB")
+    return rows
+
+
+def measures(kind: str, photos: list[Photo], cameras: list[Camera], mesh: Mesh, cloud: Any) -> dict[str, float]:
+    pairs = list(zip(photos, cameras))
+    return {
+        f"silhouette_{kind}": float(np.mean([silhouette_iou(photo, mesh, camera) for photo, camera in pairs])),
+        f"psnr_mesh_{kind}": float(
+            np.mean([psnr(p, c, lambda *view: render_mesh(mesh, *view, shade=False)[0]) for p, c in pairs])
+        ),
+        f"psnr_splat_{kind}": float(
+            np.mean([psnr(p, c, lambda *view: render_splats(cloud, *view)[0]) for p, c in pairs])
+        ),
+    }
+
+
+@torch.no_grad()
+def meshes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    models, _, _ = load_checkpoint(checkpoint_folder(arguments.model))
+    assert models.lifting is not None, "this model has no lifting network"
+    folder = arguments.cache / "eight_views"
+    folder.mkdir(exist_ok=True)
+    data = replace(SMALL_RECIPE.data, views=8, objects=arguments.objects)
+    make_shard(ShardPlan("held_out_mesh", 0, data, arguments.meshes), folder)
+    shards = Shards(folder, ("held_out_mesh",))
+    rows = []
+    for count in arguments.views:
+        scores = []
+        for row in range(arguments.objects):
+            one = stacked([sample(shards, row, np.arange(count), np.eye(4), data.resolution)])
+            truth = one.solid > 0.5
+            ours = occupancy_iou(models.lifting(one.features) > 0, truth)
+            hull = torch.from_numpy(hull_of(shards, row, np.arange(count), data.resolution))[None]
+            its = occupancy_iou(hull, truth)
+            scores.append([float(v) for v in (ours.surface, ours.solid, its.surface, its.solid)])
+        table = np.array(scores)
+        mean = dict(zip(("surface", "solid", "hull_surface", "hull_solid"), table.mean(0).tolist()))
+        worse = int((table[:, 1] < table[:, 3] - 0.05).sum())
+        rows.append({"views": count, **mean, "more_than_.05_below_the_hull": worse})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    real = commands.add_parser("scenes")
+    real.add_argument("real", type=Path)
+    real.add_argument("--scenes", nargs="+", default=["axe", "flowerpot"])
+    real.add_argument("--views", nargs="+", type=int, default=[4, 8])
+    real.add_argument("--found", action="store_true")
+    real.set_defaults(run=scenes)
+    rendered = commands.add_parser("meshes")
+    rendered.add_argument("cache", type=Path)
+    rendered.add_argument("meshes", type=Path)
+    rendered.add_argument("--objects", type=int, default=148)
+    rendered.add_argument("--views", nargs="+", type=int, default=[2, 4, 8])
+    rendered.set_defaults(run=meshes)
+    for command in (real, rendered):
+        command.add_argument("--model", default="small")
+        command.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    use_fast_exact_matmul()
+    rows = arguments.run(arguments)
+    if arguments.out:
+        write_whole(arguments.out, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Whether cameras that are given belong to the photos: outlines from right cameras meet in one solid whose outlines are the masks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mvsam3d.errors import InvalidOption
+from mvsam3d.geometry.frames import OPENGL_FROM_CAMERA
+from mvsam3d.geometry.hull import carved, cube_around, silhouette_ious
+from mvsam3d.types import Camera, Photo
+
+log = logging.getLogger(__name__)
+
+CELLS = 48
+LONG_SIDE = 240  # pixels of a photo that serve for as many cells
+MARGIN = 0.25  # of a cell beside an outline that is kept
+FITS = 0.7  # least IoU of a mask and the outline of the hull; right cameras reach .8, of thin things less, and wrong ones .5
+SURE = 0.93  # where all reach this, no view is wrong
+GAIN = 0.03  # mean IoU that the other views win without a wrong one: one 40 degrees off costs them .05, a right one nothing
+LEAST_VIEWS = 4  # that tell a wrong one among them
+
+Mask = Bool[np.ndarray, "_ _"]
+
+
+def fitting_views(photos: Sequence[Photo], cameras: Sequence[Camera]) -> tuple[int, ...]:
+    """The views whose masks fit the cameras: all, all but one, or none. What does not fit is logged as a warning.
+
+    Args:
+        photos: with masks.
+        cameras: of the photos' pixels.
+    Raises: InvalidOption: they fit when they are read in another convention, which is named.
+    """
+    masks, cameras = zip(
+        *(_shrunk(photo.mask, camera) for photo, camera in zip(photos, cameras, strict=True)), strict=True
+    )
+    everything = tuple(range(len(photos)))
+    if len(photos) == 1:
+        return everything  # one outline contradicts nothing
+    agreement = hull_agreement(masks, cameras)
+    if agreement.min() >= SURE:
+        return everything
+    wrong = _wrong_view(masks, cameras, agreement) if len(photos) >= LEAST_VIEWS else None
+    if wrong is None and agreement.min() >= FITS:
+        return everything
+    if wrong is not None:
+        log.warning(
+            "view %s: its camera or its mask does not fit the others, so it tells nothing of the shape and gives no colours",
+            photos[wrong].name,
+        )
+        return tuple(i for i in everything if i != wrong)
+    _name_convention(masks, cameras)
+    worst = int(agreement.argmin())
+    log.warning(
+        "the cameras do not fit the masks: what all outlines share covers %.0f %% of the mask of view %s. They tell neither shape nor poses "
+        "here; check that cameras, photos and masks belong together",
+        100 * agreement[worst],
+        photos[worst].name,
+    )
+    return ()
+
+
+def _shrunk(mask: Mask, camera: Camera) -> tuple[Mask, Camera]:
+    """Small enough for a coarse hull."""
+    height, width = mask.shape
+    zoom = min(1.0, LONG_SIDE / max(height, width))
+    size = (max(round(width * zoom), 1), max(round(height * zoom), 1))
+    small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    if not small.any():
+        return mask, camera
+    scale = np.diag([size[0] / width, size[1] / height, 1.0])
+    return small, Camera(scale @ camera.intrinsics, camera.camera_from_world, *size)
+
+
+def hull_agreement(masks: Sequence[Mask], cameras: Sequence[Camera]) -> Float[np.ndarray, " view"]:
+    """IoU of each mask and the outline of the visual hull in its view; 0 for all if the outlines share nothing."""
+    try:
+        cube = cube_around(cameras, masks)
+    except InvalidOption:
+        return np.zeros(len(masks))
+    return silhouette_ious(carved(cameras, masks, cube, CELLS, margin=MARGIN), cube, cameras, masks)
+
+
+def _wrong_view(masks: Sequence[Mask], cameras: Sequence[Camera], agreement: Float[np.ndarray, " view"]) -> int | None:
+    """The view without which the others agree much better, and well; None if there is none."""
+    gains = []
+    for left_out in range(len(masks)):
+        rest = [i for i in range(len(masks)) if i != left_out]
+        without = hull_agreement([masks[i] for i in rest], [cameras[i] for i in rest])
+        gains.append(float(without.mean() - agreement[rest].mean()) if without.min() >= FITS else -1.0)
+    wrong = int(np.argmax(gains))
+    return wrong if gains[wrong] >= GAIN else None
+
+
+def _name_convention(masks: Sequence[Mask], cameras: Sequence[Camera]) -> None:
+    """Try what people mix up. Raises: InvalidOption: one of them fits."""
+    for what, remedy, read in CONVENTIONS:
+        if hull_agreement(masks, [read(camera) for camera in cameras]).min() >= FITS:
+            raise InvalidOption(f"the cameras fit the masks if they are read as {what}: {remedy}")
+
+
+def _read_opengl(camera: Camera) -> Camera:
+    return Camera(camera.intrinsics, OPENGL_FROM_CAMERA @ camera.camera_from_world, camera.width, camera.height)
+
+
+def _read_inverted(camera: Camera) -> Camera:
+    return Camera(camera.intrinsics, np.linalg.inv(camera.camera_from_world), camera.width, camera.height)
+
+
+def _read_both(camera: Camera) -> Camera:
+    return _read_opengl(_read_inverted(camera))
+
+
+CONVENTIONS: tuple[tuple[str, str, Callable[[Camera], Camera]], ...] = (
+    (
+        "OpenGL's or Blender's (y up, looking along -z)",
+        "turn the second and third row of each camera_from_world matrix around, or give them as transforms.json",
+        _read_opengl,
+    ),
+    ("camera to world", "give the inverse matrices: ours are world to camera", _read_inverted),
+    (
+        "camera to world of OpenGL or Blender (y up, looking along -z)",
+        "give them as transforms.json, which has these matrices",
+        _read_both,
+    ),
+)
