@@ -73,6 +73,22 @@ def test_what_no_photo_shows_is_shifted():
     np.testing.assert_allclose(found, wanted, rtol=0.05)
 
 
+def test_colours_run_on_past_what_is_seen():
+    """A grey model, a photo of waves: just past the rim, running on comes nearer to them than the shift alone."""
+    cloud, mesh = ball(stored)
+    cameras = [camera_at((3.0, 0.1, 0.2))]
+    photos = photos_of(cloud, cameras)
+    grey = replace(cloud, sh_dc=torch.zeros_like(cloud.sh_dc))
+    band = np.abs(cloud.means[:, 0].numpy() + 0.05) < 0.05
+    errors = [
+        np.abs(
+            colours_of(photo_coloured(grey, mesh, photos, cameras, SplatColourConfig(fade=fade))) - colours_of(cloud)
+        )
+        for fade in (0.2, 0.01)
+    ]
+    assert errors[0][band].mean() < 0.8 * errors[1][band].mean()
+
+
 def test_photos_that_agree_with_the_cloud_change_nothing():
     cloud, mesh = ball(stored)
     cameras = [camera_at(eye) for eye in AROUND]

@@ -82,8 +82,8 @@ def sight(
     light = table[photo.rgb[top:bottom, left:right]].astype(np.float32)
     mask = photo.mask[top:bottom, left:right]
     if (width, height) != (right - left, bottom - top):
-        light = np.stack([_averaged(light[..., channel], width, height) for channel in range(3)], axis=-1)
-        mask = _averaged(mask.astype(np.float32), width, height) > 1 - 1e-3
+        light = np.stack([averaged(light[..., channel], width, height) for channel in range(3)], axis=-1)
+        mask = averaged(mask.astype(np.float32), width, height) > 1 - 1e-3
     resize = np.diag([width / (right - left), height / (bottom - top), 1.0])
     shift = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
     intrinsics = resize @ shift @ camera.intrinsics
@@ -129,7 +129,8 @@ def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     return left, top, min(int(columns[-1]) + 1 + PAD, width), min(int(rows[-1]) + 1 + PAD, height)
 
 
-def _averaged(values: Float32[np.ndarray, "_ _"], width: int, height: int) -> Float32[np.ndarray, "h w"]:
+def averaged(values: Float32[np.ndarray, "_ _"], width: int, height: int) -> Float32[np.ndarray, "h w"]:
+    """Means over boxes, for sizes that are smaller."""
     return np.array(Image.fromarray(values).resize((width, height), Image.Resampling.BOX), np.float32)
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32
-from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_array, vstack
 from scipy.spatial import cKDTree
 
 from mvsam3d.io.glb import linear_from_srgb, srgb_from_linear, vertex_normals
 from mvsam3d.meshing.exposure import model_shift
-from mvsam3d.meshing.seeing import check_sizes
+from mvsam3d.meshing.seeing import averaged, check_sizes
 from mvsam3d.meshing.surface_smoothing import gathered, nodes_of, smoothed, spread
 from mvsam3d.rendering.splats import SH_DC, splat_weights
 from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
@@ -37,7 +37,7 @@ class SplatColourConfig:
     """Pixels of the reduced photo: nearer to the mask's outline, a pixel does not count."""
     iterations: int = 20
     """Steps of conjugate gradients."""
-    stiffness: float = 0.05
+    stiffness: float = 0.3
     """Squared pixels: a Gaussian that gives less than this to all photos together stays near the model's colour."""
     fade: float = 0.1
     """Share of the object's longest side over which what the photos say near the border of the seen part is forgotten."""
@@ -87,8 +87,8 @@ def _equations(
     shrink = max(1.0, max(photo.mask.shape) / config.longest_side)
     width, height = (max(1, round(side / shrink)) for side in (camera.width, camera.height))
     light = linear_from_srgb(np.arange(256, dtype=np.float32) / 255).astype(np.float32)[photo.rgb] * gain
-    reduced = np.stack([_averaged(light[..., i].astype(np.float32), width, height) for i in range(3)], axis=-1)
-    inside = _inside(_averaged(photo.mask.astype(np.float32), width, height) > 1 - 1e-3, config.outline_margin)
+    reduced = np.stack([averaged(light[..., i].astype(np.float32), width, height) for i in range(3)], axis=-1)
+    inside = _inside(averaged(photo.mask.astype(np.float32), width, height) > 1 - 1e-3, config.outline_margin)
     intrinsics = np.diag([width / camera.width, height / camera.height, 1.0]) @ camera.intrinsics
     weights = splat_weights(cloud, intrinsics, camera.camera_from_world, inside)
     covered = weights.sum(axis=1) >= LEAST_COVER
@@ -96,13 +96,7 @@ def _equations(
     return weights[covered], stored[covered].astype(np.float32)
 
 
-def _averaged(values: Float32[np.ndarray, "_ _"], width: int, height: int) -> Float32[np.ndarray, "h w"]:
-    return np.array(Image.fromarray(values).resize((width, height), Image.Resampling.BOX), np.float32)
-
-
 def _inside(mask: Bool[np.ndarray, "h w"], margin: float) -> Bool[np.ndarray, "h w"]:
-    from scipy.ndimage import distance_transform_edt
-
     deep: Bool[np.ndarray, "h w"] = mask if mask.all() else distance_transform_edt(mask) - 0.5 >= margin
     return deep
 
