@@ -24,6 +24,9 @@ from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
 
 LEAST_COVER = 0.5  # of a pixel, by Gaussians: under it the pixel says nothing of them
 SHIFT_PIXELS = 20_000  # at which photos and model are compared
+ANCHOR = (
+    0.5  # trust from which a Gaussian's colour runs on: what little light comes through to hidden ones says nothing
+)
 FADE_CELLS = 4  # grid cells in the way over which colours fade
 
 
@@ -156,7 +159,7 @@ def _continued(
     if fade <= 0:
         return np.zeros(means.shape, np.float32)
     nodes, every = nodes_of(means, normals, fade / FADE_CELLS), np.arange(len(means))
-    sums = gathered(nodes, change, trust, every).astype(np.float64)
+    sums = gathered(nodes, change, np.where(trust >= ANCHOR, trust, 0), every).astype(np.float64)
     known = sums[:, 3] / np.maximum(np.bincount(nodes.of_point, minlength=len(sums)), 1)
     apart = spread(nodes, sums[:, :3] / np.maximum(sums[:, 3:], 1e-9), known, reach=fade)
     even = np.concatenate([apart, np.ones((len(apart), 1))], axis=1).astype(np.float32)
