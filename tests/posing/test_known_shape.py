@@ -4,7 +4,7 @@ import torch
 
 from mvsam3d.geometry.hull import Cube, soft_hull
 from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
-from mvsam3d.posing.known_shape import known_shape, lifted_probability, tight_cube, upsampled
+from mvsam3d.posing.known_shape import BELIEVED, known_shape, lifted_probability, tight_cube, upsampled
 from mvsam3d.types import Photo
 from tests.geometry.test_hull import AROUND, RADIUS, WHERE, cameras, shadow
 
@@ -35,7 +35,9 @@ def test_the_network_speaks_inside_the_outlines_only() -> None:
     shape = known_shape(photos(), cameras(*AROUND), saying(1.0), 24)
     assert shape.source == "lifting"
     far = np.linalg.norm(shape.cube.cell_centres(24) - WHERE, axis=-1)
-    assert np.allclose(shape.probability[far < 0.7 * RADIUS], 1 / (1 + np.exp(-1.0)), atol=1e-3)
+    assert np.allclose(
+        shape.probability[far < 0.7 * RADIUS], 1 / (1 + np.exp(-1.0) * BELIEVED / (1 - BELIEVED)), atol=1e-3
+    )
     outside = soft_hull(cameras(*AROUND), [photo.mask for photo in photos()], shape.cube, 24)
     assert (shape.probability <= outside + 1e-9).all()
 
