@@ -56,8 +56,8 @@ def fitting_views(photos: Sequence[Photo], cameras: Sequence[Camera]) -> tuple[i
     _name_convention(masks, cameras)
     worst = int(agreement.argmin())
     log.warning(
-        "the cameras do not fit the masks: what all outlines share covers %.0f %% of the mask of view %s. They tell neither shape nor poses "
-        "here; check that cameras, photos and masks belong together",
+        "the cameras do not fit the masks: what all outlines share covers %.0f %% of the mask of view %s. They tell neither shape nor "
+        "poses here; check that cameras, photos and masks belong together",
         100 * agreement[worst],
         photos[worst].name,
     )
