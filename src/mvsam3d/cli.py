@@ -35,6 +35,20 @@ class View:
 
 
 @dataclass(frozen=True)
+class Cameras:
+    """Where photos were taken from, by matching points -> cameras.json (needs pip install "mvsam3d[pose]")."""
+
+    photos: Annotated[Path, tyro.conf.Positional]
+    """Folder of the photos and masks of one object."""
+    object: str | None = None
+    """The mask folder; may be left out if there is only one."""
+    views: str | None = None
+    """Names of the photos to use, as 0,2,5; all if left out."""
+    out: Path | None = None
+    """File to write; <name of the photos' folder>_cameras.json if left out. An existing one is not overwritten."""
+
+
+@dataclass(frozen=True)
 class Depth:
     """Depth Anything 3 on photos -> da3_output.npz, scene.glb, depth pictures (needs its package and weights)."""
 
@@ -116,6 +130,7 @@ class Evaluate:
 
 Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Cameras, tyro.conf.subcommand("cameras")]
     | Annotated[Depth, tyro.conf.subcommand("depth")]
     | Annotated[Downsample, tyro.conf.subcommand("downsample")]
     | Annotated[View, tyro.conf.subcommand("view")]
@@ -163,6 +178,8 @@ def _dispatch(command: Command) -> None:
     match command:
         case Reconstruct():
             _reconstruct(command)
+        case Cameras():
+            _cameras(command)
         case Depth():
             _depth(command)
         case Downsample():
@@ -189,6 +206,23 @@ def _reconstruct(flags: Reconstruct, out: Path | None = None) -> None:
             print(file)
     if len(job.formats) == len(FORMATS):
         print(f"to look at it: mvsam3d view {job.out if len(job.objects) == 1 else job.out / str(job.objects[0])}")
+
+
+def _cameras(command: Cameras) -> None:
+    from mvsam3d.io.cameras import check_new, write_cameras
+    from mvsam3d.io.photos import load_photos
+    from mvsam3d.perception.structure_from_motion import find_cameras
+
+    out = command.out or Path(f"{command.photos.resolve().name}_cameras.json")
+    check_new(out)
+    views = None if command.views is None else command.views.split(",")
+    photos, _ = load_photos(command.photos, object_name=command.object, views=views)
+    with _warnings(quiet=False):
+        found = find_cameras(photos)
+    write_cameras(out, found.cameras)
+    for line in found.lines():
+        print(line)
+    print(out)
 
 
 def _depth(command: Depth) -> None:

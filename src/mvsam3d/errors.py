@@ -33,5 +33,9 @@ class NothingFound(MvSam3dError):
     """The model finds no object in the photos."""
 
 
+class NoCameras(MvSam3dError):
+    """The photos do not tell where they were taken from."""
+
+
 class ObjectsFailed(MvSam3dError):
     """Of several objects, those named could not be reconstructed."""

@@ -13,7 +13,7 @@ import torch
 from mvsam3d.errors import BadFile
 from mvsam3d.geometry.cameras import project
 from mvsam3d.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
-from mvsam3d.io.cameras import load_cameras, read_cameras
+from mvsam3d.io.cameras import load_cameras, read_cameras, write_cameras
 from mvsam3d.types import Camera
 from tests.parity import FOLDER, fixture, require
 
@@ -215,3 +215,21 @@ def test_other_files(tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(BadFile):
             read_cameras(tmp_path / "a.json")
+
+
+def test_written_cameras_come_back_as_they_were(tmp_path: Path) -> None:
+    write_cameras(tmp_path / "found.json", dict(zip(NAMES, cameras())))
+    back = load_cameras(tmp_path / "found.json", NAMES)
+    for camera, expected in zip(back, cameras(), strict=True):
+        assert np.array_equal(camera.intrinsics, expected.intrinsics)
+        assert np.array_equal(camera.camera_from_world, expected.camera_from_world)
+        assert (camera.width, camera.height) == (160, 120)
+
+
+def test_writing_replaces_nothing_and_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "there.json").write_text("mine")
+    with pytest.raises(BadFile, match="not overwritten"):
+        write_cameras(tmp_path / "there.json", {"0": cameras()[0]})
+    assert (tmp_path / "there.json").read_text() == "mine"
+    with pytest.raises(BadFile, match="no folder"):
+        write_cameras(tmp_path / "nowhere" / "a.json", {"0": cameras()[0]})

@@ -1,4 +1,4 @@
-"""Camera files -> cameras by photo: Depth Anything 3, our own JSON, COLMAP, and the transforms of NeRF.
+"""Camera files <-> cameras by photo: Depth Anything 3, our own JSON, COLMAP, and the transforms of NeRF.
 
     *.npz                                 Depth Anything 3: extrinsics, intrinsics, depth, image_files
     a JSON with "views"                   ours: image, K, w2c, width, height of each view
@@ -25,6 +25,7 @@ from mvsam3d.errors import BadFile
 from mvsam3d.geometry.frames import OPENGL_FROM_CAMERA
 from mvsam3d.geometry.rotations import matrix_from_quaternion
 from mvsam3d.io.npz import check_keys, npz_arrays, npz_headers
+from mvsam3d.io.runs import write_whole
 from mvsam3d.types import Camera
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ MOST_CAMERAS = 100_000
 LONGEST_NAME = 4096
 NOT_A_ROTATION = 1e-2  # largest deviation of R Rᵀ from the identity
 DEPTH_KEYS = ("extrinsics", "intrinsics", "depth", "image_files")  # of an npz that tells its cameras
+CONVENTION = (
+    "OpenCV: camera +X right, +Y down, +Z forward; x_cam = R x_world + t with w2c = [R|t; 0 0 0 1]; pixel centres at half-integers "
+    "(u = fx*X/Z + cx, the top-left pixel covers [0,1))"
+)
 HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 # COLMAP's camera models: number, name, parameters; the first are focal lengths (one or two) and the principal point.
@@ -90,6 +95,33 @@ def read_cameras(path: Path) -> dict[str, Camera]:
     raise BadFile(
         f"{path}: cameras are read from .npz, .json or the folder of a COLMAP model, not from {path.suffix!r}"
     )
+
+
+def check_new(path: Path) -> None:
+    """Raises: BadFile: there is a file of that name, or no folder for it."""
+    if path.exists():
+        raise BadFile(f"{path} is there already and is not overwritten: give another name, or remove it")
+    if not path.parent.is_dir():
+        raise BadFile(f"{path} cannot be written: there is no folder {path.parent}")
+
+
+def write_cameras(path: Path, cameras: Mapping[str, Camera]) -> None:
+    """Cameras by the stem of their photo, as our own JSON: a new file, whole or not at all.
+
+    Raises: BadFile: see `check_new`; or the place cannot be written.
+    """
+    check_new(path)
+    views = [
+        {
+            "image": name,
+            "width": camera.width,
+            "height": camera.height,
+            "K": camera.intrinsics.tolist(),
+            "w2c": camera.camera_from_world.tolist(),
+        }
+        for name, camera in cameras.items()
+    ]
+    write_whole(path, json.dumps({"convention": CONVENTION, "views": views}, indent=1).encode())
 
 
 def _collected(path: Path, cameras: Iterator[tuple[str, Camera]]) -> dict[str, Camera]:
