@@ -30,8 +30,8 @@ from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import reconstruct
 from mvsam3d.rendering.meshes import render_mesh
-from mvsam3d.rendering.splats import render_splats
 from mvsam3d.rendering.silhouettes import silhouette_iou
+from mvsam3d.rendering.splats import render_splats
 from mvsam3d.results import peak_memory_mib
 from mvsam3d.training.data import ShardPlan, Shards, make_shard
 from mvsam3d.training.meshes import TrainingMesh, read_glb, solid_grid

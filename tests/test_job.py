@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,8 @@ import trimesh
 from PIL import Image
 
 from mvsam3d import jobs
-from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption, ObjectsFailed
+from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption, NoCameras, ObjectsFailed
+from mvsam3d.geometry.cameras import centred_intrinsics
 from mvsam3d.inspection import Extras
 from mvsam3d.io.glb import read_glb
 from mvsam3d.io.ply import read_ply
@@ -25,6 +27,8 @@ from mvsam3d.io.runs import read_params
 from mvsam3d.io.scenes import read_scene
 from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, run_job, share_done
 from mvsam3d.models.checkpoints import load_checkpoint
+from mvsam3d.training.objects import look_at
+from mvsam3d.types import Camera
 from tests.toy_scene import write_depth, write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +148,30 @@ def test_known_cameras_weigh_the_views(tmp_path: Path, weighting: Literal["visib
     run_job(replace(job, out=tmp_path / "mean", weights=ViewWeights()))
     ours, mean = (read_ply(tmp_path / name / "result.ply").sh_dc.numpy() for name in ("out", "mean"))
     assert ours.shape != mean.shape or not np.allclose(ours, mean)
+
+
+def test_cameras_that_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views without a camera are left out and named; without any camera all views are used, and the log says why."""
+    found = SimpleNamespace(
+        cameras={
+            str(i): Camera(centred_intrinsics(320, 320), look_at(90.0 * i, 20.0, 2.2), 320, 320) for i in range(3)
+        },
+        lines=lambda: ["0: 99 points"],
+    )
+    monkeypatch.setattr("mvsam3d.perception.structure_from_motion.find_cameras", lambda photos: found)
+    report = run_job(Job(SCENE, tmp_path / "out", cameras="auto"))
+    assert [view["name"] for view in report["views"]] == list("012")
+    assert [view["name"] for view in report["skipped_views"]] == ["3"]
+    assert "0: 99 points" in (tmp_path / "out" / "inference.log").read_text()
+
+    def refuse(photos: object) -> None:
+        raise NoCameras("no cameras that can be believed.")
+
+    monkeypatch.setattr("mvsam3d.perception.structure_from_motion.find_cameras", refuse)
+    report = run_job(Job(SCENE, tmp_path / "none", cameras="auto"))
+    assert [view["name"] for view in report["views"]] == list("0123")
+    assert report["world"] is None
+    assert "Going on without cameras" in (tmp_path / "none" / "inference.log").read_text()
 
 
 def test_a_view_of_another_object_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

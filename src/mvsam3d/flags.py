@@ -114,8 +114,9 @@ class Reconstruct:
     object_entropy: bool = False
     """Leave patches without object out of the entropy; the public system counts the background."""
 
-    cameras: Path | None = None
-    """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, or the folder of a COLMAP model."""
+    cameras: str = "none"
+    """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, the folder of a COLMAP model; auto looks for them
+    in the photos (extra "pose"; see `mvsam3d cameras`); none. They tell shape and poses, and where photos see the surface."""
     da3_output: Path | None = None
     """da3_output.npz of `mvsam3d depth`: point maps, and cameras if --cameras is left out."""
     pose_view: str = "first"
@@ -198,7 +199,7 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         device=flags.device,
         fusion=flags.fusion,
         weights=_weights(flags),
-        cameras=flags.cameras,
+        cameras=_cameras(flags.cameras),
         depth=flags.da3_output,
         sight=Sight(
             flags.self_occlusion_tolerance,
@@ -276,6 +277,16 @@ def _extras(flags: Reconstruct) -> Extras:
         debug_images=flags.debug_images,
         pose_optimisation=optimisation if flags.run_pose_optimization else None,
     )
+
+
+def _cameras(text: str) -> Path | Literal["auto"] | None:
+    match text:
+        case "none":
+            return None
+        case "auto":
+            return "auto"
+        case _:
+            return Path(text)
 
 
 def _reference(text: str) -> Reference:

@@ -14,7 +14,7 @@ from typing import Any, Literal, assert_never
 import torch
 
 from mvsam3d import inspection
-from mvsam3d.errors import InvalidOption, MvSam3dError, ObjectsFailed
+from mvsam3d.errors import InvalidOption, MvSam3dError, NoCameras, ObjectsFailed
 from mvsam3d.exports.scenes import write_merged_objects
 from mvsam3d.generation.budget import MemoryBudget
 from mvsam3d.generation.evidence import Sight
@@ -113,8 +113,8 @@ class Job:
     device: str = "cpu"
     fusion: Literal["joint", "velocity"] | None = None
     weights: ViewWeights = field(default_factory=ViewWeights)
-    cameras: Path | None = None
-    """File or folder of cameras, see `io.cameras`."""
+    cameras: Path | Literal["auto"] | None = None
+    """File or folder of cameras, see `io.cameras`; auto: found in the photos, see `perception.structure_from_motion`."""
     depth: Path | None = None
     """da3_output.npz: point maps, and cameras if none are given."""
     sight: Sight = field(default_factory=Sight)
@@ -334,7 +334,10 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     names = [photo.name for photo in photos]
     depth = None if job.depth is None else inspection.depth_of(job.depth, photos, scene=scene)
     cameras = None if depth is None else depth.cameras
-    if job.cameras is not None:
+    if job.cameras == "auto":
+        photos, lost, cameras = _with_found_cameras(photos)
+        skipped = (*skipped, *lost)
+    elif job.cameras is not None:
         if job.cameras.suffix.lower() == ".npz":
             cameras = photo_cameras(load_depth(job.cameras, names), photos)
         else:
@@ -344,6 +347,28 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     if job.extras.pose_optimisation is not None and depth is not None:
         inspection.check_measured(job.extras.pose_optimisation, photos, depth)
     return Inputs(tuple(photos), tuple(skipped), cameras, depth, config)
+
+
+def _with_found_cameras(
+    photos: Sequence[Photo],
+) -> tuple[tuple[Photo, ...], tuple[SkippedView, ...], tuple[Camera, ...] | None]:
+    """The photos that structure from motion places, the others, and the cameras. None that can be believed: all photos, and a warning.
+
+    Raises: InvalidOption: the extra is not installed.
+    """
+    from mvsam3d.perception.structure_from_motion import find_cameras
+
+    try:
+        found = find_cameras(photos)
+    except NoCameras as problem:
+        log.warning("%s Going on without cameras: the model guesses shape and poses", problem)
+        return tuple(photos), (), None
+    for line in found.lines():
+        log.info("%s", line)
+    placed = tuple(photo for photo in photos if photo.name in found.cameras)
+    reason = "its camera was not found (--cameras none goes on with it, without cameras)"
+    lost = tuple(SkippedView(photo.name, reason) for photo in photos if photo.name not in found.cameras)
+    return placed, lost, tuple(found.cameras[photo.name] for photo in placed)
 
 
 def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:

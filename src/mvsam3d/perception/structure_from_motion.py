@@ -115,10 +115,10 @@ def find_cameras(photos: Sequence[Photo], options: CameraSearch | None = None) -
             )
             continue
         solution, verdict = found
-        text = described(solution, verdict, len(photos))
-        log.info("%s: %s", _named(way), text)
+        log.info("%s: %s", _named(way), described(solution, verdict, len(photos)))
         if verdict.reasons:
-            refused.append(f"{_named(way)}: {'; '.join(verdict.reasons)} [{text}]")
+            found_so = described(solution, Verdict((), {}), len(photos))
+            refused.append(f"{_named(way)} ({found_so}): {'; '.join(verdict.reasons)}")
         else:
             believed.append(found)
     if not believed:
