@@ -4,7 +4,7 @@ import torch
 
 from mvsam3d.geometry.hull import Cube, soft_hull
 from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
-from mvsam3d.posing.known_shape import BELIEVED, known_shape, lifted_probability, tight_cube, upsampled
+from mvsam3d.posing.known_shape import BELIEVED, agreed_chance, known_shape, lifted_probability, tight_cube, upsampled
 from mvsam3d.types import Photo
 from tests.geometry.test_hull import AROUND, RADIUS, WHERE, cameras, shadow
 
@@ -31,15 +31,24 @@ def test_without_a_network_it_is_the_hull() -> None:
     assert np.allclose(shape.probability, expected)
 
 
-def test_the_network_speaks_inside_the_outlines_only() -> None:
+def test_network_and_hull_speak_together() -> None:
+    """The network says the same of all cells, so that what differs is the hull's, whose share grows with the views."""
     shape = known_shape(photos(), cameras(*AROUND), saying(1.0), 24)
     assert shape.source == "lifting"
+    hull = soft_hull(cameras(*AROUND), [photo.mask for photo in photos()], shape.cube, 24)
+    odds = 1.0 - np.log(BELIEVED / (1 - BELIEVED))
+    sure = np.clip(hull, 1e-3, 1 - 1e-3)
+    assert np.allclose(shape.probability, 1 / (1 + np.exp(-odds) * ((1 - sure) / sure) ** 0.5), atol=1e-4)
     far = np.linalg.norm(shape.cube.cell_centres(24) - WHERE, axis=-1)
-    assert np.allclose(
-        shape.probability[far < 0.7 * RADIUS], 1 / (1 + np.exp(-1.0) * BELIEVED / (1 - BELIEVED)), atol=1e-3
-    )
-    outside = soft_hull(cameras(*AROUND), [photo.mask for photo in photos()], shape.cube, 24)
-    assert (shape.probability <= outside + 1e-9).all()
+    assert shape.probability[far < 0.7 * RADIUS].min() > 0.9 > 0.5 > shape.probability[far > 1.6 * RADIUS].max()
+
+
+def test_the_hull_counts_by_its_views() -> None:
+    """Closed form: nothing for two views, half of its log odds for six and more, half of that for four."""
+    said, hull = np.full((1, 1, 1), 0.6), np.full((1, 1, 1), 0.9)
+    for views, share in ((1, 0.0), (2, 0.0), (4, 0.25), (6, 0.5), (12, 0.5)):
+        odds = np.log(0.6 / 0.4) + share * np.log(0.9 / 0.1)
+        assert agreed_chance(said, hull, views).item() == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
 @torch.no_grad()

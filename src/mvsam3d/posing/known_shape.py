@@ -22,6 +22,9 @@ PIXELS_PER_CELL = 3.5  # of the object's cube in the photos shown to the lifting
 TIGHT = 1.06  # side of the cube that the network is shown at last, in the object's longest sides as it found them first
 ROUNDS = 2
 BELIEVED = 0.35  # what the network says of cells that are rather inside than not: best for the solids of 80 held-out objects, 1 to 4 views
+HULL_SHARE = 0.5  # of the hull's log odds beside the network's where views are many; none for two, which enclose little
+MANY_VIEWS = 6
+LEAST_CHANCE = 1e-3  # of a cell; neither network nor hull rules one out alone
 LEAST_CELLS = 8  # of an object that deserves a tighter cube
 
 
@@ -57,7 +60,18 @@ def known_shape(
     hull = soft_hull(cameras, masks, cube, resolution)
     if resolution != len(probability):
         probability = upsampled(probability, resolution)
-    return KnownShape(cube, np.minimum(probability, hull), "lifting")
+    return KnownShape(cube, agreed_chance(probability, hull, len(photos)), "lifting")
+
+
+def agreed_chance(
+    said: Float[np.ndarray, "x y z"], hull: Float[np.ndarray, "x y z"], views: int
+) -> Float[np.ndarray, "x y z"]:
+    """Network and hull together: log odds add up, the hull's by how many views it is of."""
+    share = HULL_SHARE * min(max(views - 2, 0) / (MANY_VIEWS - 2), 1.0)
+    odds = [np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE) for chance in (said, hull)]
+    a, b = (np.log(chance / (1 - chance)) for chance in odds)
+    together: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-(a + share * b)))
+    return together
 
 
 def tight_cube(cube: Cube, probability: Float[np.ndarray, "x y z"]) -> Cube:
