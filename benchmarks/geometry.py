@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mvsam3d.errors import NoCameras
 from mvsam3d.geometry.cameras import centre
 from mvsam3d.geometry.hull import Cube, carved
 from mvsam3d.geometry.occupancy import occupancy_iou
@@ -100,7 +101,12 @@ def scenes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             if arguments.found:
                 from mvsam3d.perception.structure_from_motion import find_cameras
 
-                found = find_cameras(given).cameras
+                try:
+                    found = find_cameras(given).cameras
+                except NoCameras as problem:
+                    rows.append({"scene": name, "views": count, "no_cameras": str(problem)})
+                    print(json.dumps(rows[-1]), flush=True)
+                    continue
                 given = [photo for photo in given if photo.name in found]
                 cameras = [found[photo.name] for photo in given]
                 true = [known[[p.name for p in photos].index(photo.name)] for photo in given]

@@ -34,6 +34,7 @@ RIM = 3  # pixels beside the outline that may have colours of both
 SAME_COLOUR = 6  # levels of 255, which JPEG may add to one colour
 LEAST_MATCHES = 15  # of a pair of photos that says anything
 VISIBLE_SHIFT = 1.0  # pixels by which a lens may bend an outline before it is told
+MODELS = 6  # times that photos are put together from another pair, until all are
 BETTER = 0.85  # of the error of a straight lens: that of a bent one, if it is to be believed
 NEAR = 4.0  # pixels from its epipolar line at which a match counts as explained
 LEAST_UP = 0.2  # length of the mean of the cameras' up directions below which there is none
@@ -343,12 +344,12 @@ class _Mapper:
     def _mapped(self, focal: float) -> Any | None:
         """Photos put together by a focal length in longer sides that is held still: the largest model, or None."""
         options = self.colmap.IncrementalPipelineOptions()
-        options.min_model_size, options.multiple_models, options.extract_colors = 3, False, False
+        options.min_model_size, options.max_num_models, options.extract_colors = 3, MODELS, False
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
         options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
         options.mapper.init_min_tri_angle = 8
         options.structure_less_registration_fallback = False  # takes minutes of a photo that does not fit
-        options.mapper.abs_pose_min_num_inliers = self.options.gate.points
+        options.mapper.abs_pose_min_num_inliers = LEAST_MATCHES
         options.num_threads = options.mapper.num_threads = self.options.threads
         options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = self.options.seed
         database = self._database(focal)
