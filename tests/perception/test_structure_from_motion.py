@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from mvsam3d.errors import MissingExtra, NoCameras
 from mvsam3d.geometry.cameras import centre
 from mvsam3d.geometry.hull import cube_around
+from mvsam3d.perception import structure_from_motion
+from mvsam3d.perception.camera_gate import Solution, Way
 from mvsam3d.perception.matching import FeatureOptions
 from mvsam3d.perception.structure_from_motion import (
     CameraSearch,
@@ -78,6 +81,16 @@ def test_a_turntable_is_told_by_the_object_alone() -> None:
 
 
 @needs_pycolmap
+def test_a_ring_that_folds_is_refused_for_its_masks() -> None:
+    """Texture that repeats after half a turn puts photos from opposite sides onto each other, all of them, below a pixel."""
+    photos, _ = scene([45.0 * i for i in range(8)], repeats=True)
+    with pytest.raises(
+        NoCameras, match=r"whole photos \(8 of 8 photos.* 0\.\d\d pixels off.*the masks contradict the cameras in"
+    ):
+        find_cameras(photos, replace(QUICK, focals=(1.2,)))
+
+
+@needs_pycolmap
 def test_plain_photos_have_no_cameras_and_it_is_said_why() -> None:
     photos, _ = scene(ARC[:4], floor=False, side=128)
     plain = [replace(photo, rgb=np.repeat(photo.mask[..., None] * np.uint8(150), 3, axis=2)) for photo in photos]
@@ -127,6 +140,55 @@ def test_cut_outs_are_told_from_photos() -> None:
     assert cut_out(cut[0])
     white = np.where(photos[0].mask[..., None], photos[0].rgb, 250).astype(np.uint8)
     assert cut_out(Photo("w", white, photos[0].mask))
+
+
+class Pretended(structure_from_motion._Mapper):
+    """Finds a given solution, and explains a given share of matches by any cameras."""
+
+    def __init__(self, found: Solution, share: float) -> None:
+        self.found, self.share = found, share
+
+    def solution(self, focal: float, way: Way) -> Solution:
+        return self.found
+
+    def explained(self, cameras: Mapping[str, Camera]) -> float:
+        return self.share
+
+
+def pretended(cameras: list[Camera], share: float) -> Pretended:
+    named = {str(i): camera for i, camera in enumerate(cameras)}
+    points = {name: 30 + (name != "4") for name in named}
+    return Pretended(Solution("photo", named, points, 0.3, 0.0, 0.9), share)
+
+
+def test_what_the_object_shows_must_be_explained_by_cameras_from_its_surroundings() -> None:
+    photos, true = scene([45 * i for i in range(8)], side=128)
+    for share, believed in ((0.9, True), (0.05, False)):
+        found = structure_from_motion._best(
+            pretended(true, 0.9), pretended(true, share), "photo", photos, CameraSearch(focals=(1.2,))
+        )
+        assert found is not None
+        assert found[0].explained == share
+        assert ("the cameras explain 5% of the matches only" in str(found[1].reasons)) != believed
+
+
+def test_a_view_that_the_masks_contradict_is_left_out() -> None:
+    photos, true = scene([45 * i for i in range(8)], side=128)
+    wrong = [*true[:4], true[1], *true[5:]]  # the view with the fewest points
+    mapper = pretended(wrong, 0.9)
+    found = structure_from_motion._best(mapper, mapper, "photo", photos, CameraSearch(focals=(1.2,)))
+    assert found is not None
+    assert found[1].reasons == ()
+    assert list(found[0].cameras) == ["0", "1", "2", "3", "5", "6", "7"]
+
+
+def test_the_pinhole_nearest_to_a_bent_lens() -> None:  # by definition: least squares of f' r = f r (1 + k r²)
+    pycolmap = pytest.importorskip("pycolmap")
+    lens = pycolmap.Camera(model="SIMPLE_RADIAL", width=100, height=100, params=[120.0, 50, 50, 0.3])
+    radius = np.linspace(0.01, 0.4, 50)
+    bent = 120 * radius * (1 + 0.3 * radius**2)
+    expected = np.linalg.lstsq(radius[:, None], bent, rcond=None)[0][0]
+    assert structure_from_motion._Mapper._pinhole(lens, radius) == pytest.approx(expected)
 
 
 def test_joined_points_keep_their_matches() -> None:

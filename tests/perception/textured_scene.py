@@ -12,6 +12,7 @@ from mvsam3d.types import Camera, Mesh, Photo
 SIDE = 512
 FOCAL = 620.0
 BOXES = (((-0.5, -0.2, -0.3), (0.5, 0.2, 0.0)), ((0.2, -0.2, 0.0), (0.5, 0.1, 0.5)))
+CHAIR = (((-0.3, -0.3, -0.3), (0.3, 0.3, 0.1)), ((-0.3, -0.3, 0.1), (0.0, 0.3, 0.6)))
 FLOOR = 1.6  # half its side
 
 
@@ -32,18 +33,21 @@ def quad(corners: np.ndarray, cell: tuple[float, float, float, float]) -> tuple[
     return corners, np.array([[u, v], [u + w, v], [u + w, v + h], [u, v + h]])
 
 
-def box(low: Sequence[float], high: Sequence[float], start: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Six sides, each with a piece of the upper half of the texture of its own."""
-    low_, high_ = np.array(low), np.array(high)
+def box(
+    low: Sequence[float], high: Sequence[float], start: int, *, repeats: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Six sides, each with a piece of the upper half of the texture; `repeats`: the same after half a turn about the vertical."""
+    ends = np.array([low, high])
     quads = []
     for axis in range(3):
-        for side, at in enumerate((low_[axis], high_[axis])):
+        for side in range(2):
             a, b = (i for i in range(3) if i != axis)
+            across = ends[[0, 1, 1, 0], a]
             corners = np.zeros((4, 3))
-            corners[:, axis] = at
-            corners[:, a] = [low_[a], high_[a], high_[a], low_[a]]
-            corners[:, b] = [low_[b], low_[b], high_[b], high_[b]]
-            number = start + 2 * axis + side
+            corners[:, axis] = ends[side, axis]
+            corners[:, a] = across[[1, 0, 3, 2]] if repeats and side and axis < 2 else across
+            corners[:, b] = ends[[0, 0, 1, 1], b]
+            number = start + 2 * axis + (0 if repeats and axis < 2 else side)
             quads.append(quad(corners, (number % 4 / 4, 0.5 + number // 4 / 6, 0.24, 0.16)))
     return quads
 
@@ -54,12 +58,24 @@ def mesh_of(quads: list[tuple[np.ndarray, np.ndarray]], texture: np.ndarray) -> 
     return Mesh(corners, faces, uv=uv, texture=texture)
 
 
-def scene(azimuths: Sequence[float], *, floor: bool = True, side: int = SIDE) -> tuple[list[Photo], list[Camera]]:
-    """Photos named 0, 1, ... and their cameras; without a floor they are cut out, with black around."""
+def scene(
+    azimuths: Sequence[float], *, floor: bool = True, side: int = SIDE, repeats: bool = False
+) -> tuple[list[Photo], list[Camera]]:
+    """Photos named 0, 1, ... and their cameras.
+
+    Args:
+        azimuths: degrees around the thing.
+        floor: without one the photos are cut out, with black around.
+        side: pixels.
+        repeats: opposite sides of the boxes, and of the floor, look alike.
+    """
     texture = noise(1024, 3)
-    thing = [quad for i, (low, high) in enumerate(BOXES) for quad in box(low, high, 6 * i)]
+    if repeats:
+        texture[600:1000] = np.concatenate([texture[600:800], texture[600:800, ::-1][::-1]])
+    boxes = CHAIR if repeats else BOXES
+    thing = [quad for i, (low, high) in enumerate(boxes) for quad in box(low, high, 6 * i, repeats=repeats)]
     ground = np.array([[-FLOOR, -FLOOR, -0.3], [FLOOR, -FLOOR, -0.3], [FLOOR, FLOOR, -0.3], [-FLOOR, FLOOR, -0.3]])
-    whole = [*thing, quad(ground, (0.0, 0.0, 1.0, 0.45))] if floor else thing
+    whole = [*thing, quad(ground, (0.0, 24 / 1024, 1.0, 400 / 1024))] if floor else thing
     lens = centred_intrinsics(side, side, FOCAL * side / SIDE)
     photos, cameras = [], []
     for i, azimuth in enumerate(azimuths):

@@ -37,9 +37,9 @@ class CameraGate:
     least_focal: float = 0.5
     """Focal length in longer sides of the photo: 0.5 sees 90 degrees."""
     most_focal: float = 3.0
-    silhouette: float = 0.88
+    silhouette: float = 0.9
     """Least IoU of the hull's outline and the mask, in every view."""
-    explained: float = 0.6
+    explained: float = 0.5
     """Least share of the matches, of all pairs that have some, that fit the cameras."""
 
 
@@ -50,7 +50,7 @@ class Solution:
     way: Way
     cameras: Mapping[str, Camera]  # by the photo's name
     points: Mapping[str, int]  # in space, that each of these photos shows
-    error: float  # mean distance of a point from its match, pixels
+    error: float  # median over the points of their mean distance from their matches, pixels
     distortion: float  # largest shift of a pixel at a mask's outline by the lens, pixels
     explained: float  # share of the verified matches between these photos that lie on each other's epipolar lines
 

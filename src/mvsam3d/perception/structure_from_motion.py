@@ -439,7 +439,8 @@ class _Mapper:
 
 
 def _error(model: Any) -> float:
-    return float(model.compute_mean_reprojection_error())
+    """Of the points, the median: that of a point behind a camera is as good as infinite."""
+    return float(np.median([point.error for point in model.points3D.values()]))
 
 
 def _side(photo: Photo) -> int:
