@@ -185,6 +185,25 @@ def test_a_view_of_another_object_is_left_out_and_named(tmp_path: Path, monkeypa
     )
 
 
+def test_cameras_that_do_not_fit_leave_the_choice_of_views_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cameras that show nothing in common tell no shape, and an odd view is found as if there were none."""
+    lens = [[900.0, 0, 160], [0, 900.0, 160], [0, 0, 1]]
+    views = [
+        {"image": f"{i}.png", "width": 320, "height": 320, "K": lens, "w2c": look_at(20.0 * i, 10.0, 9.0).tolist()}
+        for i in range(4)
+    ]
+    for i, view in enumerate(views):
+        view["w2c"][0][3] += 3.0 * (-1) ** i
+    (tmp_path / "cameras.json").write_text(json.dumps({"views": views}))
+    monkeypatch.setattr("mvsam3d.pipeline.agreeing", lambda shapes, unseen: torch.tensor([True, True, False, True]))
+    report = run_job(Job(SCENE, tmp_path / "out", cameras=tmp_path / "cameras.json", drop_outliers=True))
+    assert report["world"] is None
+    assert [view["name"] for view in report["skipped_views"]] == ["2"]
+    assert "the cameras do not fit the masks" in (tmp_path / "out" / "inference.log").read_text()
+
+
 def test_the_options_in_the_report_are_those_of_the_job(results: tuple[Path, Path, Path]) -> None:
     """Every choice is there; those left to the model are the model's."""
     options = json.loads((results[2] / "report.json").read_text())["options"]

@@ -354,7 +354,7 @@ def _with_found_cameras(
 ) -> tuple[tuple[Photo, ...], tuple[SkippedView, ...], tuple[Camera, ...] | None]:
     """The photos that structure from motion places, the others, and the cameras. None that can be believed: all photos, and a warning.
 
-    Raises: InvalidOption: the extra is not installed.
+    Raises: MissingExtra: pycolmap is not installed.
     """
     from mvsam3d.perception.structure_from_motion import find_cameras
 

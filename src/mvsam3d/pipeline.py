@@ -40,7 +40,7 @@ from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
 from mvsam3d.posing.by_photos import fitted, painted
-from mvsam3d.posing.placement import combined, photo_cameras, placed_by_cameras, pose_of
+from mvsam3d.posing.placement import combined, fitting_cameras, photo_cameras, placed_by_cameras, pose_of
 from mvsam3d.posing.search import PoseSearch, searched_pose
 from mvsam3d.types import (
     Camera,
@@ -115,7 +115,8 @@ def reconstruct(
             maps = stacked(views, device)
             guidance = cameras is not None and (pointmaps_p3d is None if config.guidance is None else config.guidance)
             # where cameras tell the shape, outlines that contradict it tell which view is wrong
-            kept = tuple(range(len(photos))) if guidance else agreeing_views(models, maps, config)
+            telling = fitting_cameras(photos, cameras) if guidance and cameras is not None else ()
+            kept = tuple(range(len(photos))) if telling else agreeing_views(models, maps, config)
             photos, views = [photos[i] for i in kept], tuple(views[i] for i in kept)
             maps = {name: value[list(kept)] for name, value in maps.items()}
             cameras = None if cameras is None else [cameras[i] for i in kept]
@@ -125,9 +126,10 @@ def reconstruct(
             latents = structure_latents(models, maps, config, noise, clock.step, watch=watch)
             poses, logits = _poses(latents, views), occupancy_logits(models, latents)
             placement = None
-            if cameras is not None and guidance:
-                placement = placed_by_cameras(photos, cameras, models.lifting, logits, poses, resolution=KNOWN_CELLS)
-            if placement is not None:
+            if cameras is not None and telling:
+                placement = placed_by_cameras(
+                    photos, cameras, models.lifting, logits, poses, views=telling, resolution=KNOWN_CELLS
+                )
                 log.info("shape by %s, model agrees by %.2f", placement.shape.source, placement.alignment.agreement)
                 logits = combined(placement.logits(len(logits)), logits, config.model_share)
                 poses = tuple(pose_of(camera) for camera in placement.cameras)
@@ -168,7 +170,7 @@ def reconstruct(
         gaussians = _cloud_on_cpu(gaussians)
         around = photo_cameras(photos, poses, views, cameras, among=placement is not None)
         with clock.stage("outlines"):
-            used = tuple(range(len(photos))) if placement is None else placement.views
+            used = telling or tuple(range(len(photos)))
             mesh, gaussians = fitted(mesh, gaussians, photos, around, config.by_photos, views=used)
         with clock.stage("texture"):
             flat = textured(mesh, None, config.texture)

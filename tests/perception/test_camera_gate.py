@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mvsam3d.geometry.cameras import centre, project
-from mvsam3d.perception.camera_gate import CameraGate, Solution, epipolar_distances, hull_agreement, judged
+from mvsam3d.perception.camera_gate import CameraGate, Solution, agreement_by_name, epipolar_distances, judged
 from mvsam3d.types import Camera, Photo
 from tests.perception.textured_scene import scene
 
@@ -77,7 +77,7 @@ def test_matches_left_over_speak_against_cameras(ring: tuple[list[Photo], list[C
 
 def test_agreement_names_the_views(ring: tuple[list[Photo], list[Camera]]) -> None:
     photos, cameras = ring
-    ious = hull_agreement({p.name: c for p, c in zip(photos, cameras)}, photos[2:5])
+    ious = agreement_by_name({p.name: c for p, c in zip(photos, cameras)}, photos[2:5])
     assert list(ious) == ["2", "3", "4"]
 
 

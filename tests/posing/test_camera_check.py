@@ -6,7 +6,7 @@ import pytest
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.geometry.frames import OPENGL_FROM_CAMERA
-from mvsam3d.posing.camera_check import fitting_views, hull_agreement
+from mvsam3d.posing.camera_check import coarse_agreement, fitting_views
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, Photo
 from tests.posing.test_placement import scene
@@ -61,7 +61,7 @@ def test_other_conventions_are_named(views: tuple[list[Photo], list[Camera]], op
         matrices = [np.linalg.inv(m) for m in matrices]
     given = [replace(c, camera_from_world=m) for c, m in zip(cameras, matrices)]
     if not opengl and not inverted:
-        assert hull_agreement([p.mask for p in photos], given).min() > 0.7
+        assert coarse_agreement([p.mask for p in photos], given).min() > 0.7
         return
     expected = {
         (True, False): "OpenGL's",

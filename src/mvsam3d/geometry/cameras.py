@@ -43,6 +43,12 @@ def centre(camera: Camera) -> Float[np.ndarray, " 3"]:
     return position
 
 
+def resized(camera: Camera, width: int, height: int) -> Camera:
+    """The camera of the same photo at another size."""
+    zoom = np.diag([width / camera.width, height / camera.height, 1.0])
+    return Camera(zoom @ camera.intrinsics, camera.camera_from_world, width, height)
+
+
 def triangulated(cameras: Sequence[Camera], pixels: Float[np.ndarray, "view 2"]) -> Float[np.ndarray, " 3"]:
     """The world point nearest to the rays through one pixel of each camera, by squared distance.
 

@@ -161,10 +161,15 @@ def cube_around(cameras: Sequence[Camera], masks: Sequence[Mask], *, room: float
             raise InvalidOption(
                 "no point lies inside the outlines of all views: a camera or a mask is wrong, or they belong to different photos"
             )
-        cells = np.argwhere(solid)
-        low, high = cells.min(0) / COARSE - 0.5, (cells.max(0) + 1) / COARSE - 0.5
-        cube = Cube(cube.centre + cube.side * (low + high) / 2, float(cube.side * (high - low).max() * room))
+        cube = cube_of(solid, cube, room)
     return cube
+
+
+def cube_of(solid: Bool[np.ndarray, "x y z"], cube: Cube, room: float) -> Cube:
+    """The cube around the solid cells of another's grid; `room`: its side in their longest sides."""
+    cells = np.argwhere(solid)
+    low, high = cells.min(0) / len(solid) - 0.5, (cells.max(0) + 1) / len(solid) - 0.5
+    return Cube(cube.centre + cube.side * (low + high) / 2, float(cube.side * (high - low).max() * room))
 
 
 def _seen_size(camera: Camera, mask: Mask, where: Float[np.ndarray, " 3"]) -> float:
@@ -174,6 +179,17 @@ def _seen_size(camera: Camera, mask: Mask, where: Float[np.ndarray, " 3"]) -> fl
     side = float((columns - rows + 1).max())
     ends = unproject(camera, pixels + np.array([[0.0, 0.0], [side, 0.0]]), np.array([depth, depth]))
     return float(np.linalg.norm(ends[1] - ends[0]))
+
+
+def hull_agreement(
+    cameras: Sequence[Camera], masks: Sequence[Mask], resolution: int, *, margin: float
+) -> Float[np.ndarray, " view"]:
+    """IoU of each mask and the outline of the visual hull of all, which right cameras make nearly 1.
+
+    Raises: InvalidOption: see `cube_around`.
+    """
+    cube = cube_around(cameras, masks)
+    return silhouette_ious(carved(cameras, masks, cube, resolution, margin=margin), cube, cameras, masks)
 
 
 def silhouette_ious(

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mvsam3d.errors import InvalidOption
-from mvsam3d.geometry.hull import carved, cube_around, silhouette_ious
+from mvsam3d.geometry.hull import hull_agreement
 from mvsam3d.types import Camera, Photo
 
 Way = Literal["photo", "object"]  # whether the whole photo is looked at, or the object alone
@@ -97,7 +97,7 @@ def judged(solution: Solution, photos: Sequence[Photo], gate: CameraGate) -> Ver
     silhouettes: dict[str, float] = {}
     if len(found) >= gate.views:
         try:
-            silhouettes = hull_agreement(solution.cameras, found)
+            silhouettes = agreement_by_name(solution.cameras, found)
         except InvalidOption as problem:
             reasons.append(f"the masks contradict the cameras: {problem}")
     poor = {name: iou for name, iou in silhouettes.items() if iou < gate.silhouette}
@@ -110,11 +110,10 @@ def judged(solution: Solution, photos: Sequence[Photo], gate: CameraGate) -> Ver
     return Verdict(tuple(reasons), silhouettes)
 
 
-def hull_agreement(cameras: Mapping[str, Camera], photos: Sequence[Photo]) -> dict[str, float]:
+def agreement_by_name(cameras: Mapping[str, Camera], photos: Sequence[Photo]) -> dict[str, float]:
     """IoU of each photo's mask and the outline of the hull of all. Raises: InvalidOption: there is no hull."""
     placed, masks = [cameras[photo.name] for photo in photos], [photo.mask for photo in photos]
-    cube = cube_around(placed, masks)
-    ious = silhouette_ious(carved(placed, masks, cube, HULL_CELLS, margin=0.0), cube, placed, masks)
+    ious = hull_agreement(placed, masks, HULL_CELLS, margin=0.0)
     return {photo.name: float(iou) for photo, iou in zip(photos, ious, strict=True)}
 
 

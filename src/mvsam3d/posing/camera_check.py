@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mvsam3d.errors import InvalidOption
+from mvsam3d.geometry.cameras import resized
 from mvsam3d.geometry.frames import OPENGL_FROM_CAMERA
-from mvsam3d.geometry.hull import carved, cube_around, silhouette_ious
+from mvsam3d.geometry.hull import hull_agreement
 from mvsam3d.types import Camera, Photo
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def fitting_views(photos: Sequence[Photo], cameras: Sequence[Camera]) -> tuple[i
     everything = tuple(range(len(photos)))
     if len(photos) == 1:
         return everything  # one outline contradicts nothing
-    agreement = hull_agreement(masks, cameras)
+    agreement = coarse_agreement(masks, cameras)
     if agreement.min() >= SURE:
         return everything
     wrong = _wrong_view(masks, cameras, agreement) if len(photos) >= LEAST_VIEWS else None
@@ -72,17 +73,15 @@ def _shrunk(mask: Mask, camera: Camera) -> tuple[Mask, Camera]:
     small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
     if not small.any():
         return mask, camera
-    scale = np.diag([size[0] / width, size[1] / height, 1.0])
-    return small, Camera(scale @ camera.intrinsics, camera.camera_from_world, *size)
+    return small, resized(camera, *size)
 
 
-def hull_agreement(masks: Sequence[Mask], cameras: Sequence[Camera]) -> Float[np.ndarray, " view"]:
+def coarse_agreement(masks: Sequence[Mask], cameras: Sequence[Camera]) -> Float[np.ndarray, " view"]:
     """IoU of each mask and the outline of the visual hull in its view; 0 for all if the outlines share nothing."""
     try:
-        cube = cube_around(cameras, masks)
+        return hull_agreement(cameras, masks, CELLS, margin=MARGIN)
     except InvalidOption:
         return np.zeros(len(masks))
-    return silhouette_ious(carved(cameras, masks, cube, CELLS, margin=MARGIN), cube, cameras, masks)
 
 
 def _wrong_view(masks: Sequence[Mask], cameras: Sequence[Camera], agreement: Float[np.ndarray, " view"]) -> int | None:
@@ -90,7 +89,7 @@ def _wrong_view(masks: Sequence[Mask], cameras: Sequence[Camera], agreement: Flo
     gains = []
     for left_out in range(len(masks)):
         rest = [i for i in range(len(masks)) if i != left_out]
-        without = hull_agreement([masks[i] for i in rest], [cameras[i] for i in rest])
+        without = coarse_agreement([masks[i] for i in rest], [cameras[i] for i in rest])
         gains.append(float(without.mean() - agreement[rest].mean()) if without.min() >= FITS else -1.0)
     wrong = int(np.argmax(gains))
     return wrong if gains[wrong] >= GAIN else None
@@ -99,7 +98,7 @@ def _wrong_view(masks: Sequence[Mask], cameras: Sequence[Camera], agreement: Flo
 def _name_convention(masks: Sequence[Mask], cameras: Sequence[Camera]) -> None:
     """Try what people mix up. Raises: InvalidOption: one of them fits."""
     for what, remedy, read in CONVENTIONS:
-        if hull_agreement(masks, [read(camera) for camera in cameras]).min() >= FITS:
+        if coarse_agreement(masks, [read(camera) for camera in cameras]).min() >= FITS:
             raise InvalidOption(f"the cameras fit the masks if they are read as {what}: {remedy}")
 
 

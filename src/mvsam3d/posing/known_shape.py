@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 
-from mvsam3d.geometry.hull import Cube, cube_around, in_cube_frame, soft_hull
+from mvsam3d.geometry.hull import Cube, cube_around, cube_of, in_cube_frame, soft_hull
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.types import Camera, Photo
 from mvsam3d.views.lifted import lifted
@@ -76,11 +76,8 @@ def agreed_chance(
 
 def tight_cube(cube: Cube, probability: Float[np.ndarray, "x y z"]) -> Cube:
     """The cube around the cells that are rather inside than not; the same cube if they are hardly any."""
-    cells = np.argwhere(probability > 0.5)
-    if len(cells) < LEAST_CELLS:
-        return cube
-    low, high = cells.min(0) / len(probability) - 0.5, (cells.max(0) + 1) / len(probability) - 0.5
-    return Cube(cube.centre + cube.side * (low + high) / 2, float(cube.side * (high - low).max() * TIGHT))
+    inside = probability > 0.5
+    return cube if inside.sum() < LEAST_CELLS else cube_of(inside, cube, TIGHT)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from_similarity
+from mvsam3d.geometry.cameras import resized
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.posing.alignment import Alignment, aligned, in_object_frame
 from mvsam3d.posing.camera_check import fitting_views
@@ -27,7 +28,6 @@ class Placement:
     shape: KnownShape
     alignment: Alignment
     cameras: tuple[Camera, ...]  # of the photos' pixels; their world is the object frame, `camera_from_world` scales
-    views: tuple[int, ...]  # those whose masks fit the cameras, and tell the shape
 
     def in_world(self) -> InWorld:
         """What is kept of it."""
@@ -40,6 +40,14 @@ class Placement:
         return torch.logit(chance.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE))
 
 
+def fitting_cameras(photos: Sequence[Photo], cameras: Sequence[Camera]) -> tuple[int, ...]:
+    """The views whose masks fit the cameras, whose images may have other sizes than the photos; none: they tell nothing.
+
+    Raises: InvalidOption: the cameras are in another convention.
+    """
+    return fitting_views(photos, [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)])
+
+
 def placed_by_cameras(
     photos: Sequence[Photo],
     cameras: Sequence[Camera],
@@ -47,9 +55,10 @@ def placed_by_cameras(
     structure: Float[Tensor, "x y z"],
     poses: Sequence[Pose],
     *,
+    views: tuple[int, ...],
     resolution: int,
-) -> Placement | None:
-    """Find the object among its cameras; None, and a warning, if they do not fit the masks.
+) -> Placement:
+    """Find the object among its cameras.
 
     Args:
         photos: with masks.
@@ -57,26 +66,23 @@ def placed_by_cameras(
         lifting: network that says more than the outlines.
         structure: logits of occupancy in the object frame, by the model.
         poses: of the object in each view, by the model: rotations to begin with.
+        views: those that tell the shape, see `fitting_cameras`.
         resolution: of the known shape, cells along an edge.
-    Raises: InvalidOption: the cameras are in another convention, or all on one line.
+    Raises: InvalidOption: the cameras are all on one line.
     """
     sized = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
-    views = fitting_views(photos, sized)
-    if not views:
-        return None
     shape = known_shape([photos[i] for i in views], [sized[i] for i in views], lifting, resolution)
     rotations = [_world_rotation(sized[i], poses[i]) for i in views]
     said = structure.sigmoid().double().cpu().numpy()
     alignment = aligned(said, shape.probability, shape.cube, [sized[i] for i in views], rotations)
     around = tuple(replace(c, camera_from_world=c.camera_from_world @ alignment.world_from_object) for c in sized)
-    return Placement(shape, alignment, around, views)
+    return Placement(shape, alignment, around)
 
 
 def of_photo(camera: Camera, photo: Photo) -> Camera:
     """The camera for the photo's own pixels; its image may have another size."""
     height, width = photo.mask.shape
-    zoom = np.diag([width / camera.width, height / camera.height, 1.0])
-    return Camera(zoom @ camera.intrinsics, camera.camera_from_world, width, height)
+    return resized(camera, width, height)
 
 
 def pose_of(camera_object: Camera) -> Pose:
