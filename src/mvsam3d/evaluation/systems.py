@@ -1,0 +1,401 @@
+"""What is judged: photos of an object -> an Answer, by our own reconstruction, by yardsticks, or by anyone else's program.
+
+A system is named on the command line as [LABEL=]KIND[:REST]; see `parse_system`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, assert_never, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from pydantic import TypeAdapter, ValidationError
+
+from mvsam3d.errors import InvalidOption, MvSam3dError, ObjectsFailed
+from mvsam3d.evaluation.foreign import answer_in, check_template, found_for, run_program
+from mvsam3d.evaluation.metrics import filled
+from mvsam3d.evaluation.protocols import Judgement
+from mvsam3d.evaluation.subjects import Answer, Capture, Subject, Up
+from mvsam3d.geometry.hull import Cube, carved, cube_around, distances_inside, in_cube_frame, outline_distance
+from mvsam3d.io.runs import Json
+from mvsam3d.jobs import ViewWeights
+from mvsam3d.meshing.cleanup import cleaned
+from mvsam3d.meshing.isosurface import dense_cells, dual_contour
+from mvsam3d.meshing.photo_texture import photo_textured
+from mvsam3d.meshing.texture import textured
+from mvsam3d.models.bundle import Models
+from mvsam3d.models.checkpoints import WEIGHTS, checkpoint_folder, load_checkpoint
+from mvsam3d.nn.precision import use_fast_exact_matmul
+from mvsam3d.options import ReconstructionConfig
+from mvsam3d.pipeline import reconstruct
+from mvsam3d.results import cameras_of
+from mvsam3d.types import Camera, Mesh, Photo
+
+Judge = Callable[[Answer, Capture], Judgement]
+Fusion = Literal["joint", "velocity"]
+WeightingName = Literal["mean", "entropy", "visibility", "mixed"]
+Frame = Literal["own", "truth"]
+GREY = 0.7  # of a hull where no photo sees it
+DEFAULT_LIMIT = 1800.0  # seconds
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our reconstruction."""
+
+    model: str = "small"
+    cameras: bool = True
+    """Give it the true cameras."""
+    fusion: Fusion | None = None
+    """None: the model's own."""
+    weighting: WeightingName | None = None
+    """None: the model's own."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class BestSingleView:
+    """Ours on each photo alone, and of these the answer that the truth says is best: an oracle, which no real system can be."""
+
+    model: str = "small"
+    cameras: bool = True
+    device: str = "cpu"
+    metric: str = "iou"
+    """By which the best is chosen: the highest."""
+
+
+@dataclass(frozen=True)
+class PlainMean:
+    """Ours with each photo predicted by itself and all counted alike: fusing without weights."""
+
+    model: str = "small"
+    cameras: bool = True
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class VisualHull:
+    """What lies inside the outlines of all photos by the true cameras, painted by the photos."""
+
+    resolution: int = 64
+    """Cells along an edge of the cube around it."""
+
+
+@dataclass(frozen=True)
+class External:
+    """Any program: see `foreign.run_program`."""
+
+    template: str
+    frame: Frame = "own"
+    """truth: its meshes lie in the world of the cameras; own: in a frame of its own."""
+    up: Up = "y"
+    limit: float = DEFAULT_LIMIT
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Results made elsewhere: see `foreign.found_for`."""
+
+    path: Path
+    frame: Frame = "own"
+    up: Up = "y"
+
+
+System = Ours | BestSingleView | PlainMean | VisualHull | External | Folder
+KINDS: dict[str, type[System]] = {
+    "ours": Ours,
+    "best-single-view": BestSingleView,
+    "plain-mean": PlainMean,
+    "hull": VisualHull,
+    "external": External,
+    "folder": Folder,
+}
+TITLES = {  # what a system is called if it is not given a label
+    "best-single-view": "best single view (oracle)",
+    "plain-mean": "plain mean",
+    "hull": "visual hull",
+}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A system and what it is called in the tables."""
+
+    label: str
+    system: System
+
+    def described(self) -> dict[str, Json]:
+        """All that changes its answers, the checkpoint by its hash."""
+        kind = next(name for name, of in KINDS.items() if isinstance(self.system, of))
+        options: dict[str, Json] = {name: _plain(value) for name, value in asdict(self.system).items()}
+        if isinstance(self.system, Ours | BestSingleView | PlainMean):
+            options["weights"] = _weights_hash(self.system.model)
+        return {"kind": kind, **options}
+
+
+def _plain(value: object) -> Json:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+@lru_cache(maxsize=8)
+def _weights_hash(model: str) -> str:
+    path = checkpoint_folder(model) / WEIGHTS
+    if not path.is_file():
+        raise InvalidOption(f"the model {model!r} has no {path}: give small, or the folder of a checkpoint")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+# The command line's way to name them
+
+
+def parse_system(text: str, *, device: str = "cpu", limit: float = DEFAULT_LIMIT) -> Named:
+    """[LABEL=]KIND[:REST], a kind of KINDS.
+
+    REST is OPTION=VALUE,... of ours, best-single-view, plain-mean and hull; the command line of external; the path of folder.
+    external@truth and folder@truth make meshes in the world of the cameras as it is; external@z and folder@z in a frame of their own
+    with +Z up instead of glTF's +Y.
+
+    Raises: InvalidOption: unknown kind or option, or a program that is not there.
+    """
+    label, text = _label(text)
+    kind, _, rest = text.partition(":")
+    kind, *marks = (part.strip() for part in kind.split("@"))
+    if kind not in KINDS:
+        raise InvalidOption(f"--systems {text}: {kind!r} is none of {', '.join(KINDS)}")
+    if kind in ("external", "folder"):
+        system = _foreign(kind, marks, rest, limit)
+        return Named(label or f"{kind} {_short(rest)}", system)
+    if marks:
+        raise InvalidOption(f"--systems {text}: @{marks[0]} is for external and folder")
+    told = ", ".join(part.strip() for part in rest.split(",") if part.strip())
+    return Named(label or TITLES.get(kind, kind) + (f" ({told})" if told else ""), _chosen(kind, rest, device))
+
+
+def parse_systems(texts: Sequence[str], *, device: str = "cpu", limit: float = DEFAULT_LIMIT) -> tuple[Named, ...]:
+    """All of them. Raises: InvalidOption: see `parse_system`; two with one label, or none."""
+    systems = tuple(parse_system(text, device=device, limit=limit) for text in texts)
+    labels = [named.label for named in systems]
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice or not systems:
+        raise InvalidOption(
+            f"--systems: two are called {twice[0]!r}; give one another LABEL= before it"
+            if twice
+            else "--systems: name one"
+        )
+    return systems
+
+
+def _label(text: str) -> tuple[str | None, str]:
+    before, equals, after = text.partition("=")
+    if not equals or ":" in before:
+        return None, text.strip()
+    label = before.strip()
+    if not label or not label.isprintable() or len(label) > 60:
+        raise InvalidOption(f"--systems {text}: the label before = must have 1 to 60 printable characters")
+    return label, after.strip()
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _foreign(kind: str, marks: Sequence[str], rest: str, limit: float) -> External | Folder:
+    unknown = [mark for mark in marks if mark not in ("truth", "own", *get_args(Up))]
+    if unknown or not rest.strip():
+        what = (
+            f"@{unknown[0]} is none of @truth, @own, @y, @z"
+            if unknown
+            else f"{kind}: what? A command line, or a folder"
+        )
+        raise InvalidOption(f"--systems {kind}: {what}")
+    frame: Frame = "truth" if "truth" in marks else "own"
+    up: Up = "z" if "z" in marks or (frame == "truth" and "y" not in marks) else "y"
+    if kind == "external":
+        check_template(rest)
+        return External(rest.strip(), frame, up, limit)
+    path = Path(rest.strip())
+    if not path.is_dir():
+        raise InvalidOption(f"--systems folder:{path}: there is no such folder of results")
+    return Folder(path, frame, up)
+
+
+def _chosen(kind: str, rest: str, device: str) -> System:
+    """The system with OPTION=VALUE,..."""
+    of = KINDS[kind]
+    known = [field.name for field in fields(of)]
+    given = {"device": device} if "device" in known else {}
+    for part in filter(None, (part.strip() for part in rest.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or name not in known:
+            raise InvalidOption(f"--systems {kind}: {part!r} is no OPTION=VALUE of {', '.join(known)}")
+        given[name] = value
+    try:
+        system: System = TypeAdapter(of).validate_python(given)  # reads yes, no and numbers
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidOption(f"--systems {kind}: {where}={first['input']}: {first['msg']}") from problem
+    if isinstance(system, VisualHull) and not 8 <= system.resolution <= 256:
+        raise InvalidOption(f"--systems {kind}: resolution={system.resolution}: give 8 to 256")
+    return system
+
+
+# Running them
+
+
+def run_system(
+    system: System, subject: Subject, inputs: Capture, out: Path, *, judge: Judge, seed: int, views: int
+) -> Answer:
+    """What the system makes of the photos.
+
+    Args:
+        subject: its name is all that a system learns of it, and `folder` alone uses that.
+        inputs: photos, and the true cameras for those systems that are given them.
+        out: an empty folder to work in.
+        judge: the truth's word, for the oracle.
+        seed: of our networks' noise.
+        views: number of photos, to find results made elsewhere.
+    Raises: MvSam3dError: there is no answer; the message says why.
+    """
+    start = time.perf_counter()
+    match system:
+        case Ours():
+            answer = _ours(system, inputs, seed)
+        case PlainMean(model, cameras, device):
+            answer = _ours(Ours(model, cameras, "velocity", "mean", device), inputs, seed)
+        case BestSingleView():
+            answer = _best_single_view(system, inputs, judge, seed)
+        case VisualHull(resolution):
+            answer = visual_hull(inputs, resolution)
+        case External(template, frame, up, limit):
+            seconds = run_program(template, inputs, out, limit=limit)
+            return replace(answer_in(out / "out", frame=frame, up=up), seconds=seconds)
+        case Folder(path, frame, up):
+            return answer_in(found_for(path, subject.name, views), frame=frame, up=up)
+        case _:
+            assert_never(system)
+    return replace(answer, seconds=answer.seconds or time.perf_counter() - start)
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str, device: str) -> Models:
+    """Networks of a checkpoint, kept in this process. Raises: CheckpointMismatch, InvalidOption."""
+    use_fast_exact_matmul()
+    try:
+        place = torch.device(device)
+        models, _, _ = load_checkpoint(checkpoint_folder(model))
+        return models.to(place)
+    except (RuntimeError, AssertionError) as problem:
+        raise InvalidOption(f"the device {device!r} cannot be used here ({str(problem).splitlines()[0]})") from problem
+
+
+def _ours(system: Ours, inputs: Capture, seed: int) -> Answer:
+    models = _loaded(system.model, system.device)
+    own, weights = models.config.sampling.weighting, ViewWeights()
+    if system.weighting is not None:
+        stage1: Literal["mean", "entropy"] = "mean" if system.weighting in ("mean", "visibility") else "entropy"
+        weights = ViewWeights(stage1=stage1, stage2=system.weighting)
+    config = ReconstructionConfig(
+        fusion=system.fusion,
+        structure_weighting=weights.of_stage1(own),
+        slat_weighting=weights.of_stage2(own),
+    )
+    start = time.perf_counter()  # loading a model is not the object's time
+    result = reconstruct(
+        inputs.photos,
+        models,
+        config,
+        torch.Generator().manual_seed(seed),
+        cameras=inputs.cameras if system.cameras else None,
+    )
+    seconds = time.perf_counter() - start
+    cells = torch.zeros((result.voxels.resolution,) * 3, dtype=torch.bool)
+    cells[tuple(result.voxels.coords.long().T)] = True
+    every = len(result.kept) == len(inputs.photos)
+    return Answer(
+        mesh=result.mesh,
+        occupied=filled(cells[None])[0].numpy(),
+        gaussians=result.gaussians,
+        truth_from_answer=None if result.in_world is None else result.in_world.world_from_object,
+        cameras=tuple(cameras_of([inputs.photos[i] for i in result.kept], result)) if every else None,
+        seconds=seconds,
+    )
+
+
+def _best_single_view(system: BestSingleView, inputs: Capture, judge: Judge, seed: int) -> Answer:
+    """Cameras of the other photos follow from the chosen one's only with the true cameras, so they are left out.
+
+    The time is that of all photos.
+    """
+    best: tuple[float, Answer] | None = None
+    seconds, reasons = 0.0, []
+    for i in range(len(inputs.photos)):
+        alone = replace(inputs, photos=inputs.photos[i : i + 1], cameras=inputs.cameras[i : i + 1])
+        try:
+            answer = _ours(Ours(system.model, system.cameras, device=system.device), alone, seed)
+        except MvSam3dError as problem:
+            reasons.append(f"view {inputs.photos[i].name}: {problem}")
+            continue
+        seconds += answer.seconds
+        judgement = judge(answer, alone)
+        if system.metric not in judgement.metrics:
+            why = judgement.missing.get(system.metric, "the protocol does not measure it")
+            reasons.append(f"view {inputs.photos[i].name} has no {system.metric}: {why}")
+        elif best is None or judgement.metrics[system.metric] > best[0]:
+            best = judgement.metrics[system.metric], answer
+    if best is None:
+        raise ObjectsFailed(f"no single view gives an answer that can be judged: {'; '.join(reasons)}")
+    return replace(best[1], seconds=seconds, cameras=best[1].cameras if len(inputs.photos) == 1 else None)
+
+
+def visual_hull(inputs: Capture, resolution: int) -> Answer:
+    """The visual hull as an answer in the frame of the cube around it, coloured by the photos.
+
+    Raises: InvalidOption: the outlines have no point in common.
+    """
+    masks = [photo.mask for photo in inputs.photos]
+    cube = cube_around(inputs.cameras, masks)
+    solid = carved(inputs.cameras, masks, cube, resolution)
+    sdf = torch.from_numpy(_outside(inputs, cube, resolution))
+    axis = torch.arange(resolution + 1) / resolution - 0.5
+    surface = dual_contour(dense_cells(sdf.flatten(), torch.cartesian_prod(axis, axis, axis), resolution))
+    mesh = surface.to_mesh()
+    if len(mesh.faces) == 0:
+        raise InvalidOption("the visual hull is empty: the outlines have no point in common")
+    around = tuple(in_cube_frame(camera, cube) for camera in inputs.cameras)
+    return Answer(
+        mesh=_painted(mesh, inputs.photos, around),
+        occupied=solid,
+        truth_from_answer=cube.world_from_cube(),
+        cameras=around,
+    )
+
+
+def _outside(inputs: Capture, cube: Cube, resolution: int) -> Float[np.ndarray, "side side side"]:
+    """How far the corners of the cube's cells lie outside the hull (negative inside), in sides of the cube; its walls are outside."""
+    axis = (np.arange(resolution + 1) / resolution - 0.5) * cube.side
+    corners = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1) + cube.centre
+    worst = np.full(corners.shape[:3], -np.inf)
+    for camera, photo in zip(inputs.cameras, inputs.photos, strict=True):
+        inside, per_unit = distances_inside(camera, outline_distance(photo.mask), corners)
+        far = np.where(per_unit > 0, -inside / np.where(per_unit > 0, per_unit, 1.0) / cube.side, 1.0)
+        worst = np.maximum(worst, far)
+    wall: Bool[np.ndarray, "side side side"] = np.ones(worst.shape, np.bool_)
+    wall[1:-1, 1:-1, 1:-1] = False
+    found: Float[np.ndarray, "side side side"] = np.where(wall, np.maximum(worst, 0.5 / resolution), worst)
+    return found.astype(np.float32)
+
+
+def _painted(mesh: Mesh, photos: Sequence[Photo], cameras: Sequence[Camera]) -> Mesh:
+    grey = cleaned(mesh)
+    grey = replace(grey, vertex_colours=np.full((len(grey.vertices), 3), GREY, np.float32))
+    return photo_textured(textured(grey, None), photos, cameras).mesh

@@ -1,0 +1,438 @@
+"""Records of an evaluation -> who is better, by how much, and how sure that is; as Markdown and CSV.
+
+Intervals hold the true mean in 95 of 100 cases: percentiles of the bootstrap over the objects. Differences are paired, object by object,
+over the objects that both systems answered. What failed is counted in every row and named below.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from mvsam3d.evaluation.metrics import paired_difference
+from mvsam3d.evaluation.records import Record
+
+FLOOR = "the truth itself"
+FEWEST_FOR_INTERVAL = 3  # objects; of fewer a bootstrap says nothing
+FEW = 10  # objects: below, intervals are too narrow
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is to be read."""
+
+    name: str
+    label: str
+    better: Literal["high", "low"]
+    digits: int = 3
+
+
+SECONDS = Measure("seconds", "s", "low", 1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over objects, and where the true one is; None: too few objects to tell."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric of one system with one number of views."""
+
+    value: Interval
+    objects: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How much better one answer is than another, over the objects that both have; positive is better, whatever the metric."""
+
+    system: str
+    views: int
+    baseline: str
+    baseline_views: int
+    metric: str
+    gain: Interval
+    objects: int
+    wins: int
+    losses: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves out zero."""
+        low, high = self.gain.low, self.gain.high
+        return low is not None and high is not None and (low > 0 or high < 0)
+
+
+Key = tuple[str, int, str]  # system, views, metric
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the records say together."""
+
+    systems: tuple[str, ...]  # as they were asked for; the first is compared with the others
+    views: tuple[int, ...]
+    measures: tuple[Measure, ...]  # the first one decides who is better
+    cells: Mapping[Key, Cell]
+    pairs: tuple[Pair, ...]  # the first system against each other, by views and measures
+    leaders: tuple[Pair, ...]  # for each number of views the best system against the next, by the first measure
+    gains: tuple[Pair, ...]  # each system with the most views against itself with the fewest, by the first measure
+    floor: Mapping[str, Cell]  # of the truth against itself, by metric
+    failures: tuple[Record, ...]
+    missing: Mapping[tuple[str, int, str, str], int]  # (system, views, metric, reason) -> answers
+    unread: tuple[tuple[str, str], ...]  # true objects that could not be used, and why
+    asked: int  # answers
+    pending: int = 0  # answers that are not there yet
+
+
+def summarise(
+    records: Sequence[Record],
+    systems: Sequence[str],
+    views: Sequence[int],
+    measures: Sequence[Measure],
+    *,
+    floors: Sequence[Record] = (),
+    unread: Sequence[tuple[str, str]] = (),
+    asked: int | None = None,
+    seed: int = 0,
+) -> Summary:
+    """Bring records together.
+
+    Args:
+        records: of all items that are done, in any order.
+        systems: labels, in the order of the tables.
+        views: numbers of views, likewise.
+        measures: metrics, likewise; what none of the records has is left out.
+        floors: of the truth against itself, one for each object.
+        unread: objects left out, with reasons.
+        asked: answers that were asked for; those that there are no records of are pending.
+        seed: of the bootstrap.
+    """
+    by = {(r.item.system, r.item.views, r.item.subject): r for r in sorted(records, key=lambda r: r.item)}
+    known = {name for record in records for name in (*record.metrics, *record.missing)}
+    timed = any(record.seconds is not None for record in records)
+    shown = (*(m for m in measures if m.name in known), *((SECONDS,) if timed else ()))
+    values: dict[Key, dict[str, float]] = {}
+    for (system, count, subject), record in by.items():
+        if record.failure is None:
+            for name, value in (*record.metrics.items(), ("seconds", record.seconds)):
+                if value is not None:
+                    values.setdefault((system, count, name), {})[subject] = value
+    cells = {key: Cell(_interval(list(found.values()), seed), len(found)) for key, found in values.items()}
+    ranked = [m for m in shown if m is not SECONDS]
+    pairs = [
+        pair
+        for count in views
+        for measure in ranked
+        for other in systems[1:]
+        if (pair := _pair(values, (systems[0], count), (other, count), measure, seed))
+    ]
+    leaders, gains = [], []
+    if ranked:
+        for count in views:
+            order = _best_first(cells, systems, count, ranked[0])
+            if len(order) > 1 and (pair := _pair(values, (order[0], count), (order[1], count), ranked[0], seed)):
+                leaders.append(pair)
+        few, many = min(views), max(views)
+        gains = [
+            pair
+            for system in systems
+            if few < many and (pair := _pair(values, (system, many), (system, few), ranked[0], seed))
+        ]
+    of_truth = {
+        m.name: Cell(_interval(found, seed), len(found))
+        for m in ranked
+        if (found := [record.metrics[m.name] for record in floors if m.name in record.metrics])
+    }
+    return Summary(
+        tuple(systems),
+        tuple(views),
+        shown,
+        cells,
+        tuple(pairs),
+        tuple(leaders),
+        tuple(gains),
+        of_truth,
+        tuple(record for record in by.values() if record.failure is not None),
+        Counter(
+            (record.item.system, record.item.views, name, reason)
+            for record in by.values()
+            for name, reason in record.missing.items()
+        ),
+        tuple(unread),
+        len(records) if asked is None else asked,
+        0 if asked is None else max(asked - len(by), 0),
+    )
+
+
+def _interval(values: Sequence[float], seed: int) -> Interval:
+    mean = sum(values) / len(values)
+    if len(values) < FEWEST_FOR_INTERVAL:
+        return Interval(mean, None, None)
+    column = torch.tensor(values, dtype=torch.float64)
+    found = paired_difference(column, torch.zeros_like(column), torch.Generator().manual_seed(seed))
+    return Interval(found.mean, found.low, found.high)
+
+
+def _pair(
+    values: Mapping[Key, Mapping[str, float]],
+    first: tuple[str, int],
+    second: tuple[str, int],
+    measure: Measure,
+    seed: int,
+) -> Pair | None:
+    """None: they have no object in common."""
+    own, other = values.get((*first, measure.name), {}), values.get((*second, measure.name), {})
+    common = [subject for subject in own if subject in other]
+    if not common:
+        return None
+    sign = 1.0 if measure.better == "high" else -1.0
+    gains = [sign * (own[subject] - other[subject]) for subject in common]
+    wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    return Pair(*first, *second, measure.name, _interval(gains, seed), len(common), wins, losses)
+
+
+def _best_first(cells: Mapping[Key, Cell], systems: Iterable[str], views: int, measure: Measure) -> list[str]:
+    there = [system for system in systems if (system, views, measure.name) in cells]
+    sign = -1 if measure.better == "high" else 1
+    return sorted(there, key=lambda system: sign * cells[system, views, measure.name].value.mean)
+
+
+def best_systems(summary: Summary, views: int, measure: Measure) -> tuple[str, ...]:
+    """Who has the best mean; several if they are alike to the last digit shown."""
+    order = _best_first(summary.cells, summary.systems, views, measure)
+    means = {s: round(summary.cells[s, views, measure.name].value.mean, measure.digits) for s in order}
+    return tuple(system for system in order if means[system] == means[order[0]])
+
+
+def failed(summary: Summary, system: str, views: int) -> int:
+    """Answers that a system does not have."""
+    return sum((r.item.system, r.item.views) == (system, views) for r in summary.failures)
+
+
+# Words
+
+
+def verdict(pair: Pair, measure: Measure) -> str:
+    """A sentence on who leads, by how much, how sure."""
+    ahead, n = pair.gain.mean, pair.objects
+    whom = f"{pair.baseline}" if pair.views == pair.baseline_views else f"itself with {_views(pair.baseline_views)}"
+    if abs(ahead) < 0.5 * 10**-measure.digits and not pair.sure:
+        return f"{pair.system} and {whom} are alike by {measure.label} ({n} objects)."
+    how = "better" if ahead >= 0 else "worse"
+    text = f"{pair.system} is {how} than {whom} by {number(abs(ahead), measure)} {measure.label}"
+    text += f" ({counted(pair)})"
+    return f"{text}; {sureness(pair)}."
+
+
+def counted(pair: Pair) -> str:
+    """On how many objects."""
+    return f"better on {pair.wins} of {pair.objects}, worse on {pair.losses}"
+
+
+def sureness(pair: Pair) -> str:
+    """What the interval says."""
+    if pair.gain.low is None:
+        return f"{pair.objects} object{'s' * (pair.objects > 1)}: too few to tell"
+    few = f" (only {pair.objects} objects: take it with care)" if pair.objects < FEW else ""
+    return ("the interval leaves out zero" if pair.sure else "not decided: the interval holds zero") + few
+
+
+def number(value: float, measure: Measure) -> str:
+    """With the metric's digits."""
+    return f"{value:.{measure.digits}f}"
+
+
+def spread(value: Interval, measure: Measure, *, signed: bool = False) -> str:
+    """Mean and interval, as 0.712 [0.680, 0.741]."""
+    sign = "+" if signed else ""
+    text = f"{value.mean:{sign}.{measure.digits}f}"
+    if value.low is None or value.high is None:
+        return text
+    return f"{text} [{value.low:{sign}.{measure.digits}f}, {value.high:{sign}.{measure.digits}f}]"
+
+
+def _views(count: int) -> str:
+    return f"{count} view{'s' * (count > 1)}"
+
+
+# Markdown
+
+
+def as_markdown(summary: Summary, facts: Sequence[str] = ()) -> str:
+    """The whole summary for people."""
+    by_name = {measure.name: measure for measure in summary.measures}
+    parts = ["\n".join(["# Evaluation", *(f"\n{fact}" for fact in facts)])]
+    if summary.leaders:
+        lines = [f"- {_views(p.views)}: {verdict(p, by_name[p.metric])}" for p in summary.leaders]
+        lines += [f"- More views: {verdict(p, by_name[p.metric])}" for p in summary.gains]
+        parts.append("\n".join(lines))
+    if summary.pending:
+        parts.append(f"**{summary.pending} of {summary.asked} answers are not there yet.**")
+    for count in summary.views:
+        parts += [f"## {_views(count)}", _system_table(summary, count)]
+    if summary.pairs:
+        head = f"## {summary.systems[0]} against the others, object by object (+ is better, whatever the metric)"
+        parts += [head, _pair_table(summary, by_name)]
+    parts += _problems(summary)
+    return "\n\n".join(parts) + "\n"
+
+
+def arrow(measure: Measure) -> str:
+    """Which way is better."""
+    return "↑" if measure.better == "high" else "↓"
+
+
+def _system_table(summary: Summary, views: int) -> str:
+    measures = summary.measures
+    head = ["system", "objects", "failed", *(f"{m.label} {arrow(m)}" for m in measures)]
+    best = {m.name: best_systems(summary, views, m) for m in measures}
+    rows = []
+    for system in summary.systems:
+        found = {m.name: summary.cells.get((system, views, m.name)) for m in measures}
+        cells = []
+        for m in measures:
+            cell = found[m.name]
+            text = "–" if cell is None else spread(cell.value, m)
+            cells.append(f"**{text}**" if system in best[m.name] and m is not SECONDS else text)
+        answered = max((cell.objects for cell in found.values() if cell is not None), default=0)
+        rows.append([system, str(answered), str(failed(summary, system, views)), *cells])
+    if summary.floor:
+        of_truth = [summary.floor.get(m.name) for m in measures]
+        cells = ["–" if cell is None else spread(cell.value, m) for cell, m in zip(of_truth, measures, strict=True)]
+        rows.append([FLOOR, str(max(cell.objects for cell in summary.floor.values())), "0", *cells])
+    return markdown(head, rows)
+
+
+def _pair_table(summary: Summary, by_name: Mapping[str, Measure]) -> str:
+    rows = [
+        [
+            str(p.views),
+            p.baseline,
+            by_name[p.metric].label,
+            spread(p.gain, by_name[p.metric], signed=True),
+            f"{p.wins}:{p.losses}",
+            str(p.objects),
+            "yes" if p.sure else "no",
+        ]
+        for p in summary.pairs
+    ]
+    return markdown(["views", "against", "metric", "gain", "better:worse", "objects", "interval leaves out zero"], rows)
+
+
+def _problems(summary: Summary) -> list[str]:
+    parts = []
+    if summary.failures:
+        rows = [[r.item.subject, r.item.system, str(r.item.views), one_line(r.failure or "")] for r in summary.failures]
+        count = f"{len(rows)} of {summary.asked} answers failed"
+        parts += [f"## Failures: {count}", markdown(["object", "system", "views", "why"], rows)]
+    if summary.unread:
+        rows = [[name, one_line(why)] for name, why in summary.unread]
+        parts += [f"## Left out: {len(rows)} objects that cannot be used", markdown(["object", "why"], rows)]
+    if summary.missing:
+        found = [[s, str(v), m, str(n), one_line(why)] for (s, v, m, why), n in sorted(summary.missing.items())]
+        parts += ["## Metrics that are missing", markdown(["system", "views", "metric", "answers", "why"], found)]
+    return parts
+
+
+def one_line(text: str) -> str:
+    """As fits a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with its columns aligned, so that it reads as plain text too."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
+
+
+# CSV
+
+Entry = str | float | None
+UNSAFE = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would take what begins so for a formula
+
+
+def summary_csv(summary: Summary) -> str:
+    """A row for each system, number of views and metric."""
+    rows = [
+        [
+            system,
+            views,
+            m.name,
+            cell.value.mean,
+            cell.value.low,
+            cell.value.high,
+            cell.objects,
+            failed(summary, system, views),
+        ]
+        for views in summary.views
+        for system in summary.systems
+        for m in summary.measures
+        if (cell := summary.cells.get((system, views, m.name)))
+    ]
+    rows += [
+        [FLOOR, None, name, cell.value.mean, cell.value.low, cell.value.high, cell.objects, 0]
+        for name, cell in summary.floor.items()
+    ]
+    return _csv(["system", "views", "metric", "mean", "low", "high", "objects", "failed"], rows)
+
+
+def pairs_csv(summary: Summary) -> str:
+    """A row for each comparison."""
+    head = [
+        "system",
+        "views",
+        "baseline",
+        "baseline_views",
+        "metric",
+        "gain",
+        "low",
+        "high",
+        "objects",
+        "wins",
+        "losses",
+    ]
+    rows: list[list[Entry]] = []
+    for p in (*summary.pairs, *summary.gains):
+        gain: list[Entry] = [p.gain.mean, p.gain.low, p.gain.high, p.objects, p.wins, p.losses]
+        rows.append([p.system, p.views, p.baseline, p.baseline_views, p.metric, *gain])
+    return _csv(head, rows)
+
+
+def objects_csv(records: Sequence[Record], measures: Sequence[Measure]) -> str:
+    """A row for each answer."""
+    names = [m.name for m in measures if m is not SECONDS]
+    rows: list[list[Entry]] = []
+    for r in sorted(records, key=lambda r: r.item):
+        found: list[Entry] = [r.metrics.get(name) for name in names]
+        rest: list[Entry] = [r.seconds, r.rule, r.residual, "; ".join(r.notes), r.failure]
+        rows.append([r.item.subject, r.item.system, r.item.views, *found, *rest])
+    return _csv(["object", "system", "views", *names, "seconds", "alignment", "residual", "notes", "failure"], rows)
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence[Entry]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Entry) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return "'" + value if value.startswith(UNSAFE) else value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
