@@ -6,7 +6,7 @@ import torch
 
 from mvsam3d.evaluation.metrics import colour_errors, filled, filled_iou, paired_difference, points_seen, score
 from mvsam3d.geometry.cameras import centred_intrinsics
-from mvsam3d.types import Camera, Mesh
+from mvsam3d.types import Camera, GaussianCloud
 
 
 def shell(side: int = 6, resolution: int = 8) -> torch.Tensor:
@@ -116,12 +116,15 @@ def test_points_outside_the_mask_or_the_photo_are_not_seen() -> None:
         assert not points_seen(points, normals, aside, np.ones((64, 64), np.bool_), ball).any()
 
 
-def test_colour_error_is_of_the_nearest_vertex_in_255ths() -> (
-    None
-):  # closed form: (0 + 0 + 1) / 3 and (.2 + .2 + .2) / 3
-    mesh = Mesh(
-        np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]), np.array([[0, 0, 1], [0.5] * 3, [1] * 3], np.float32)
+def test_colour_error_is_of_the_nearest_gaussian_in_255ths() -> None:  # closed form: (0 + 0 + 1) / 3 and .2
+    count = 4
+    cloud = GaussianCloud(
+        means=torch.cat([torch.eye(3), torch.tensor([[1.1, 0, 0]])]),  # the last, right at a point, is nearly clear
+        scales=torch.full((count, 3), 0.01),
+        rotations=torch.tensor([[1.0, 0, 0, 0]]).repeat(count, 1),
+        opacities=torch.tensor([0.9, 0.5, 0.2, 0.05]),
+        sh_dc=(torch.tensor([[0, 0, 1], [0.5] * 3, [1] * 3, [0] * 3]) - 0.5) * 2 * math.sqrt(math.pi),
     )
     points = np.array([[1.1, 0, 0], [0, 0.8, 0.1]], np.float32)
     colours = np.array([[0, 0, 0], [0.7] * 3], np.float32)
-    np.testing.assert_allclose(colour_errors(mesh, points, colours), [85, 51], rtol=1e-6)  # rounding of float32
+    np.testing.assert_allclose(colour_errors(cloud, points, colours), [85, 51], rtol=1e-5)  # rounding of float32

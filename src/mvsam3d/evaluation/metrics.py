@@ -15,13 +15,15 @@ from torch import Tensor
 
 from mvsam3d.geometry.cameras import centre, project
 from mvsam3d.geometry.occupancy import OccupancyIou, occupancy_iou
-from mvsam3d.types import Camera, Mesh
+from mvsam3d.types import Camera, GaussianCloud
 
 # To a true surface, negative inside and nowhere too long, in the object frame.
 SignedDistance = Callable[[Float32[np.ndarray, "point 3"]], Float32[np.ndarray, " point"]]
 LEAST_COSINE = 0.1  # between normal and direction to the camera: a photo shows nothing of a surface seen more edge-on
 LIFTED = 0.005  # of the cube's edge: where the way to the camera begins, above the surface that it leaves
 SHORTEST_STEP = 0.002  # of the cube's edge
+CLEAR = 0.1  # opacity below which a Gaussian hardly colours anything
+SH_DC = 0.28209479177387814  # 1 / (2 sqrt(pi))
 CUBE_DIAGONAL = math.sqrt(3)  # nothing of the object is farther from a point of it
 
 
@@ -94,22 +96,23 @@ def points_seen(
 
 
 def colour_errors(
-    mesh: Mesh, points: Float32[np.ndarray, "point 3"], colours: Float32[np.ndarray, "point 3"]
+    cloud: GaussianCloud, points: Float32[np.ndarray, "point 3"], colours: Float32[np.ndarray, "point 3"]
 ) -> Float[np.ndarray, " point"]:
-    """How far off the mesh's colour is at each point of the true surface: absolute difference of sRGB in 255ths, mean of the channels.
+    """How far off a splat's colour is at each point of the true surface: absolute difference of sRGB in 255ths, mean of the channels.
 
-    A point is given the colour of the nearest vertex, however far: where the shape is wrong, its colour counts as it would be seen
-    there. (The decoder's vertices are a hundredth of the cube apart or closer.) Colours are the surface's own: light and shadow of the
-    photos that a model leaves in its colours count as errors.
+    A point is given the colour of the nearest Gaussian that is not nearly clear, however far: where the shape is wrong, its colour counts
+    as it would be seen there. (32 Gaussians to a voxel lie a hundredth of the cube apart.) Colours are the surface's own: light and shadow
+    of the photos that a model leaves in its colours count as errors.
 
     Args:
-        mesh: with colours at its vertices, in the object frame.
+        cloud: in the object frame; one of its Gaussians at least is not nearly clear.
         points: on the true surface, in the object frame.
         colours: true ones, sRGB in [0, 1].
     """
-    assert mesh.vertex_colours is not None, "colours at the vertices"
-    _, nearest = cKDTree(mesh.vertices).query(points)
-    off: Float[np.ndarray, " point"] = 255 * np.abs(mesh.vertex_colours[nearest] - colours).mean(1)
+    solid = cloud.opacities >= CLEAR
+    _, nearest = cKDTree(cloud.means[solid].numpy()).query(points)
+    shown = (0.5 + SH_DC * cloud.sh_dc[solid].numpy()[nearest]).clip(0, 1)
+    off: Float[np.ndarray, " point"] = 255 * np.abs(shown - colours).mean(1)
     return off
 
 
