@@ -25,7 +25,7 @@ from mvsam3d.io.depth import load_depth
 from mvsam3d.io.photos import SkippedView, load_photos
 from mvsam3d.io.runs import RunFolder, run_folder
 from mvsam3d.models.bundle import Models
-from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint, read_config
+from mvsam3d.models.checkpoints import checkpoint_folder, open_checkpoint
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig, Reference, check_config, slat_sampling, structure_sampling
@@ -164,16 +164,15 @@ class Loaded:
 
     def __init__(self, model: str, device: str) -> None:
         """Raises: CheckpointMismatch, InvalidOption."""
-        self.folder = checkpoint_folder(model)
-        self.size, _ = read_config(self.folder)
+        self.checkpoint = open_checkpoint(checkpoint_folder(model))
+        self.size = self.checkpoint.config
         self.device = _device(device)
 
     @cached_property
     def models(self) -> tuple[Models, dict[str, Any]]:
         """Networks and card."""
         use_fast_exact_matmul()
-        models, _, card = load_checkpoint(self.folder)
-        return models.to(self.device), card
+        return self.checkpoint.models(self.device), self.checkpoint.card
 
 
 def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:

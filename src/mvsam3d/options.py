@@ -17,6 +17,7 @@ from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, need
 from mvsam3d.meshing.cleanup import CleanupConfig
 from mvsam3d.meshing.texture import TextureConfig
 from mvsam3d.models.config import ModelConfig
+from mvsam3d.models.embeddings import EmbeddingCache
 from mvsam3d.posing.by_photos import ByPhotos
 from mvsam3d.posing.search import PoseSearch
 from mvsam3d.types import Camera
@@ -55,6 +56,8 @@ class ReconstructionConfig:
     """The view whose pose is the object's: in `params.npz`, and for cameras that are given."""
     memory: MemoryBudget = field(default_factory=MemoryBudget)
     """For evaluating several views at once."""
+    embeddings: EmbeddingCache | None = None
+    """Where what large image encoders make of a photo is kept; None: nowhere."""
     drop_outliers: bool | None = None
     """Go on without a view that shows something else than the others (`generation.agreement`)."""
     search_poses: bool | None = None
@@ -134,6 +137,7 @@ def slat_sampling(config: ReconstructionConfig, size: ModelConfig) -> SlatSampli
     block = min(SLAT_BLOCK, size.slat.flow.blocks - 1)
     return SlatSampling(
         steps=defaults.slat_steps if config.slat_steps is None else config.slat_steps,
+        rescale_t=defaults.slat_rescale_t,
         guidance=Guidance(defaults.slat_guidance if config.slat_guidance is None else config.slat_guidance),
         noise_scale=_noise_scale(size, config.slat_steps),
         weighting=config.slat_weighting,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,7 +36,9 @@ from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
 from mvsam3d.meshing.texture import textured
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig, SamplingDefaults
+from mvsam3d.models.embeddings import image_features
 from mvsam3d.models.structure_vae import grid_from_tokens
+from mvsam3d.models.view_tokens import ViewTokens
 from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
@@ -107,7 +110,7 @@ def reconstruct(
     """
     check_config(config, models.config, len(photos), cameras, depth=pointmaps_p3d is not None)
     size, clock, observers = models.config, _Clock(progress), observers or Observers()
-    device = next(models.parameters()).device
+    device = models.device
     records: list[FusionRecord] = []
     with torch.no_grad():
         with clock.stage("views"):
@@ -127,9 +130,10 @@ def reconstruct(
             poses, logits = _poses(latents, views), occupancy_logits(models, latents)
             placement = None
             if cameras is not None and telling:
-                placement = placed_by_cameras(
-                    photos, cameras, models.lifting, logits, poses, views=telling, resolution=KNOWN_CELLS
-                )
+                with models.at_work(*(["lifting"] if models.lifting is not None else [])):
+                    placement = placed_by_cameras(
+                        photos, cameras, models.lifting, logits, poses, views=telling, resolution=KNOWN_CELLS
+                    )
                 log.info("shape by %s, model agrees by %.2f", placement.shape.source, placement.alignment.agreement)
                 logits = combined(placement.logits(len(logits)), logits, config.model_share)
                 poses = tuple(pose_of(camera) for camera in placement.cameras)
@@ -316,7 +320,7 @@ def structure_latents(
     """Stage 1: one row of structure, and the pose latents of each view."""
     size, flow = models.config, models.config.structure.flow
     sampling = structure_sampling(config, size)
-    conditions = models.structure_condition.of_object(maps, together=_together(models, config))
+    conditions = condition_tokens(models, "structure_condition", maps, config)
     if config.object_entropy:
         sampling = replace(sampling, recording=_of_object(sampling.recording, conditions, maps))
     velocity = structure_stage.network_velocity(
@@ -324,9 +328,25 @@ def structure_latents(
         predicts_data=size.prediction == "data",
         step_size=0.0 if flow.step_embedding else None,
     )
-    chunks = structure_stage.view_chunks(models.structure_flow, conditions, sampling, config.memory)
     shape = (flow.grid**3, flow.latent_channels)
-    return sample_structure(velocity, chunks, shape, sampling, noise, watch=watch, progress=progress)
+    with models.at_work("structure_flow"):
+        chunks = structure_stage.view_chunks(models.structure_flow, conditions, sampling, config.memory)
+        return sample_structure(velocity, chunks, shape, sampling, noise, watch=watch, progress=progress)
+
+
+def condition_tokens(
+    models: Models,
+    network: Literal["structure_condition", "slat_condition"],
+    maps: dict[str, Float[Tensor, "view _ _ _"]],
+    config: ReconstructionConfig,
+) -> Conditions:
+    """Condition tokens of a stage, a row per view, in the precision of its matrix products."""
+    together = _together(models, config)
+    with models.at_work(network):
+        tokens: ViewTokens = getattr(models, network)
+        features = image_features(models, network, maps, config.embeddings)
+        conditions = tokens.of_object(maps, together=together, features=features)
+    return replace(conditions, tokens=conditions.tokens.to(models.dtype))
 
 
 def _of_object(recording: Recording, conditions: Conditions, maps: dict[str, Float[Tensor, "view _ _ _"]]) -> Recording:
@@ -355,21 +375,24 @@ def shapes_alone(
     """What each view says of the shape without the others, and what is said without any view, in one step."""
     size = models.config
     flow = size.structure.flow
-    seen = models.structure_condition.of_object(maps, together=False)
+    with models.at_work("structure_condition"):
+        seen = models.structure_condition.of_object(maps, together=False)
     noise = structure_noise(flow.grid**3, flow.latent_channels, torch.Generator().manual_seed(0))
     start = noise.shape.to(seen.tokens) * size.sampling.noise_scale
     now = start.new_zeros(1)
     d = now if flow.step_embedding else None
-    said = [models.structure_flow.shape_velocity(start, now, c.tokens, d) for c in (seen, without_condition(seen))]
+    with models.at_work("structure_flow"):
+        said = [models.structure_flow.shape_velocity(start, now, c.tokens, d) for c in (seen, without_condition(seen))]
     shapes, unseen = said if size.prediction == "data" else [start + velocity for velocity in said]
     return shapes, unseen[:1]
 
 
 def occupancy_logits(models: Models, latents: StructureLatents) -> Float[Tensor, "x y z"]:
     """What the decoder makes of the structure that all views share, inside included."""
-    logits: Tensor = models.structure_decoder(
-        grid_from_tokens(latents.shape[:1], models.config.structure.vae.token_patch)
-    )
+    with models.at_work("structure_decoder"):
+        logits: Tensor = models.structure_decoder(
+            grid_from_tokens(latents.shape[:1], models.config.structure.vae.token_patch)
+        )
     return logits[0, 0].float()
 
 
@@ -404,29 +427,33 @@ def structured_latents(
     """Stage 2; `started` is told what it starts from."""
     size = models.config
     sampling = slat_sampling(config, size)
-    conditions = models.slat_condition.of_object(maps, together=_together(models, config))
+    conditions = condition_tokens(models, "slat_condition", maps, config)
     if started is not None:
         watch = replace(watch or Watch(), start=lambda noise: started(conditions, noise, voxels))
     if config.object_entropy:
         sampling = replace(sampling, recording=_of_object(sampling.recording, conditions, maps))
-    return sample_slat(
-        slat_stage.network_velocity(models.slat_flow, predicts_data=size.prediction == "data"),
-        slat_stage.view_chunks(models.slat_flow, conditions, voxels, sampling, config.memory),
-        voxels,
-        SlatStatistics(size.slat.mean, size.slat.std),
-        sampling,
-        noise,
-        visibility=visibility,
-        show_attention=slat_stage.network_attention(models.slat_flow),
-        watch=watch,
-        progress=progress,
-    )
+    with models.at_work("slat_flow"):
+        return sample_slat(
+            slat_stage.network_velocity(models.slat_flow, predicts_data=size.prediction == "data"),
+            slat_stage.view_chunks(models.slat_flow, conditions, voxels, sampling, config.memory),
+            voxels,
+            SlatStatistics(size.slat.mean, size.slat.std),
+            sampling,
+            noise,
+            visibility=visibility,
+            show_attention=slat_stage.network_attention(models.slat_flow),
+            watch=watch,
+            progress=progress,
+        )
 
 
 def decoded(models: Models, slat: Slat) -> tuple[GaussianCloud, CubeField]:
     """Both decoders."""
     x = SparseTensor(slat.features, SparseGrid.batched([slat.voxels.coords.to(slat.features.device)]))
-    (gaussians,), (cubes,) = models.gaussian_decoder(x), models.mesh_decoder(x, DECODE_ROWS)
+    with models.at_work("gaussian_decoder"):
+        (gaussians,) = models.gaussian_decoder(x)
+    with models.at_work("mesh_decoder"):
+        (cubes,) = models.mesh_decoder(x, DECODE_ROWS)
     return gaussians, CubeField(cubes.coords.cpu(), cubes.features.cpu(), cubes.resolution)
 
 

@@ -58,9 +58,25 @@ def refused(folder: Path, *words: str) -> None:
 def test_missing_and_extra_keys_are_named(copy: Path) -> None:
     weights = load_file(copy / "weights.safetensors")
     key = next(iter(weights))
-    weights["stranger"] = weights.pop(key)
+    stranger = f"{key}.stranger"
+    weights[stranger] = weights.pop(key)
     save_file(weights, copy / "weights.safetensors")
-    refused(copy, key, "stranger", "1 keys missing", "1 unknown")
+    refused(copy, key, stranger, "1 keys missing", "1 unknown")
+
+
+def test_tensors_of_no_network_are_named(copy: Path) -> None:
+    weights = load_file(copy / "weights.safetensors")
+    save_file({**weights, "optimizer.step": torch.zeros(1)}, copy / "weights.safetensors")
+    refused(copy, "optimizer.step", "no known part")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(copy: Path, value: float) -> None:
+    weights = load_file(copy / "weights.safetensors")
+    key = next(key for key, value in weights.items() if value.ndim == 2)
+    weights[key][1, 2] = value
+    save_file(weights, copy / "weights.safetensors")
+    refused(copy, key, "NaN or infinity")
 
 
 def test_wrong_shapes_are_named(copy: Path) -> None:

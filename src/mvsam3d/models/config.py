@@ -53,6 +53,7 @@ class SamplingDefaults:
     structure_rescale_t: float = 3.0
     structure_guidance: float = 7.0
     slat_steps: int = 25
+    slat_rescale_t: float = 1.0
     slat_guidance: float = 1.0
     noise_scale: float = 1.0
     """Of the start of both stages; 0 with one step gives the mean of all that fits the photos."""

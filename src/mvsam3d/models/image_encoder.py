@@ -107,6 +107,11 @@ class ImageEncoder(nn.Module):
         if config.frozen:
             self.requires_grad_(False)
 
+    def restore_constants(self, device: torch.device) -> None:
+        """Mean and deviation anew, which no checkpoint holds: for an encoder built on the meta device."""
+        self.mean = torch.tensor(IMAGENET_MEAN, device=device)[:, None, None]
+        self.std = torch.tensor(IMAGENET_STD, device=device)[:, None, None]
+
     def preprocess(self, images: Float[Tensor, "batch colour h w"]) -> Float[Tensor, "batch 3 size size"]:
         """Resize (bilinear, no antialias), repeat a single channel, normalise."""
         size = self.config.input_size

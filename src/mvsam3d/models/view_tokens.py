@@ -34,14 +34,21 @@ class ViewTokens(nn.Module):
         joined: Conditions = self.joint(conditions, views)
         return joined
 
-    def of_object(self, maps: Mapping[str, Float[Tensor, "_ _ _ _"]], *, together: bool) -> Conditions:
+    def of_object(
+        self,
+        maps: Mapping[str, Float[Tensor, "_ _ _ _"]],
+        *,
+        together: bool,
+        features: Mapping[str, Float[Tensor, "_ _ _"]] | None = None,
+    ) -> Conditions:
         """A row of tokens for each view of one object.
 
         Args:
             maps: [view, channel, h, w] by name.
             together: each row holds the tokens of all views, its own first; else those of its own view alone.
+            features: of maps that have been encoded already (`models.embeddings`).
         """
-        conditions: Conditions = self.embedder(with_rgba(maps))
+        conditions: Conditions = self.embedder(with_rgba(maps), features=features)
         if self.joint is None:
             return conditions
         if not together:
