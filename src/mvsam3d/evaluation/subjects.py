@@ -14,8 +14,10 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
+from PIL import Image
 
 from mvsam3d.errors import BadFile, BadScene, MvSam3dError
+from mvsam3d.geometry.cameras import resized
 from mvsam3d.io.cameras import load_cameras
 from mvsam3d.io.glb import read_glb
 from mvsam3d.io.photos import load_photos
@@ -184,3 +186,20 @@ def _suggested(path: Path, photos: tuple[Photo, ...]) -> dict[int, tuple[int, ..
         return {int(count): tuple(places[stems[i]] for i in views) for count, views in chosen.items()}
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise BadFile(f"{path}: suggested_inputs does not name views of the scene ({error!r})") from error
+
+
+def sized(capture: Capture, side: int) -> Capture:
+    """Photos brought down to `side` pixels along their longer side, by the mean of what each new pixel covers, and their cameras."""
+    pairs = [_sized(photo, camera, side) for photo, camera in zip(capture.photos, capture.cameras, strict=True)]
+    return Capture(tuple(photo for photo, _ in pairs), tuple(camera for _, camera in pairs), capture.background)
+
+
+def _sized(photo: Photo, camera: Camera, side: int) -> tuple[Photo, Camera]:
+    height, width = photo.mask.shape
+    if max(height, width) <= side:
+        return photo, camera
+    zoom = side / max(height, width)
+    size = max(1, round(width * zoom)), max(1, round(height * zoom))
+    rgb = np.asarray(Image.fromarray(photo.rgb).resize(size, Image.Resampling.BOX))
+    cover = np.asarray(Image.fromarray(photo.mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    return Photo(photo.name, rgb, cover > 0.5, photo.path), resized(camera, *size)
