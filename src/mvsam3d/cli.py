@@ -17,6 +17,7 @@ from mvsam3d.errors import MvSam3dError
 from mvsam3d.flags import Reconstruct, job_from_flags, public_folder, without_photos_flag
 
 if TYPE_CHECKING:
+    from mvsam3d.evaluation.runner import Standing
     from mvsam3d.pipeline import Progress
 
 INTERRUPTED = 130  # exit status of a command ended by Ctrl-C
@@ -117,15 +118,35 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a model on held-out objects, beside two yardsticks."""
+    """Systems on a folder of true objects -> tables with intervals, and a page to look at; an ended run goes on where it stopped."""
 
-    data: Path = Path("cache")
-    """Folder of the shards; held-out ones are made if they are missing."""
-    model: str = "small"
-    meshes: Path | None = None
-    """Folder of meshes, to measure on its val split too."""
-    out: Path | None = None
-    """JSON file for the table."""
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Textured meshes (GLB, OBJ, PLY; or with index.json), or photos of real objects with cameras.json and mesh.glb."""
+    out: Path
+    """Folder of the results; one that was begun with the same options is gone on with."""
+    views: str = "1,4"
+    """Numbers of photos that go in, with commas."""
+    systems: tuple[str, ...] = ("ours", "ours:cameras=no", "hull")
+    """Each [LABEL=]KIND[:REST]. ours, plain-mean, best-single-view (an oracle): OPTION=VALUE,... of model, cameras (yes, no), fusion,
+    weighting. hull. external:COMMAND with {photos} {masks} {cameras} {out}, run without a shell. folder:PATH of results made elsewhere.
+    external@truth and folder@truth: meshes in the cameras' world. The first is compared with the others."""
+    protocol: str = "default"
+    """default, P1 (EscherNet GSO), P3 (ReconViaGen), P4 (ReconPlusGen), P5 (Mix3R), P7 (ShapeNet-R2N2): cameras, alignment, metrics."""
+    split: str | None = None
+    """Of a folder with index.json: val, train."""
+    objects: int | None = None
+    """At most so many, evenly spread over the folder."""
+    seed: int = 0
+    jobs: int | None = None
+    """Answers made at a time, each by a process; 1 if left out, with --ray all CPUs of the cluster."""
+    ray: bool = False
+    """Let a Ray cluster do it (the one that RAY_ADDRESS names, or this machine); needs pip install "mvsam3d[ray]"."""
+    time_limit: float = 1800.0
+    """Seconds that an external command may take for one object."""
+    device: str = "cpu"
+    """Of our networks: cpu, cuda, cuda:1, mps."""
+    lpips: Path | None = None
+    """Folder with the weights of LPIPS (AlexNet); without it LPIPS is named as missing."""
 
 
 Command = (
@@ -318,13 +339,58 @@ def _train(command: Train) -> None:
 
 
 def _evaluate(command: Evaluate) -> None:
-    from mvsam3d.evaluation.benchmark import evaluate_model
-    from mvsam3d.evaluation.report import as_table, write_table
+    from mvsam3d.evaluation.runner import Evaluation, evaluate, view_counts
+    from mvsam3d.evaluation.systems import parse_systems
+    from mvsam3d.evaluation.tables import as_markdown
 
-    table = evaluate_model(command.model, command.data, command.meshes)
-    print(as_table(table))
-    if command.out is not None:
-        write_table(table, command.out)
+    job = Evaluation(
+        folder=command.folder,
+        out=command.out,
+        systems=parse_systems(command.systems, device=command.device, limit=command.time_limit),
+        views=view_counts(command.views),
+        protocol=command.protocol,
+        split=command.split,
+        objects=command.objects,
+        seed=command.seed,
+        jobs=command.jobs,
+        ray=command.ray,
+        lpips=command.lpips,
+    )
+    with _standing() as progress, _warnings(quiet=False):
+        result = evaluate(job, progress)
+    print(as_markdown(result.summary, result.facts, whole=False))
+    for file in result.files:
+        print(file)
+    result.check()
+
+
+@contextmanager
+def _standing() -> Iterator[Callable[[Standing], None]]:
+    """A bar with what is done, what failed and the time left; lines where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda now: print(_standing_line(now), file=sys.stderr, flush=True)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("", total=None)
+        yield lambda now: bars.update(bar, completed=now.done, total=now.of, description=_standing_line(now))
+
+
+def _standing_line(now: Standing) -> str:
+    left = "" if now.seconds_left is None else f", {_duration(now.seconds_left)} left"
+    failed = f", {now.failed} failed" if now.failed else ""
+    return f"{now.done} of {now.of}{failed}{left}: {now.doing}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 90 else f"{hours} h"
 
 
 if __name__ == "__main__":

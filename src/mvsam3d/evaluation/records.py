@@ -49,6 +49,8 @@ class Record:
     item: Item
     failure: str | None = None
     """Why there is no answer, or none that can be judged; None: there is one."""
+    unread: bool = False
+    """The failure is the true object's, which cannot be read, and no system's."""
     metrics: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     """Metrics that could not be had, and why."""

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from mvsam3d.errors import InvalidOption, MvSam3dError, ObjectsFailed
 from mvsam3d.evaluation.foreign import answer_in, check_template, found_for, run_program
 from mvsam3d.evaluation.metrics import filled
-from mvsam3d.evaluation.protocols import Judgement
+from mvsam3d.evaluation.protocols import Judgement, higher_is_better
 from mvsam3d.evaluation.subjects import Answer, Capture, Subject, Up
 from mvsam3d.geometry.hull import Cube, carved, cube_around, distances_inside, in_cube_frame, outline_distance
 from mvsam3d.io.runs import Json
@@ -38,7 +38,6 @@ from mvsam3d.pipeline import reconstruct
 from mvsam3d.results import cameras_of
 from mvsam3d.types import Camera, Mesh, Photo
 
-Judge = Callable[[Answer, Capture], Judgement]
 Fusion = Literal["joint", "velocity"]
 WeightingName = Literal["mean", "entropy", "visibility", "mixed"]
 Frame = Literal["own", "truth"]
@@ -52,7 +51,7 @@ class Ours:
 
     model: str = "small"
     cameras: bool = True
-    """Give it the true cameras."""
+    """Give it the true cameras, of two photos or more: one camera tells nothing of the shape, and it is refused with one."""
     fusion: Fusion | None = None
     """None: the model's own."""
     weighting: WeightingName | None = None
@@ -67,8 +66,6 @@ class BestSingleView:
     model: str = "small"
     cameras: bool = True
     device: str = "cpu"
-    metric: str = "iou"
-    """By which the best is chosen: the highest."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +249,17 @@ def _chosen(kind: str, rest: str, device: str) -> System:
 # Running them
 
 
+@dataclass(frozen=True)
+class Oracle:
+    """The truth's word on an answer."""
+
+    judge: Callable[[Answer, Capture], Judgement]
+    metric: str
+    """By which the best answer is chosen."""
+
+
 def run_system(
-    system: System, subject: Subject, inputs: Capture, out: Path, *, judge: Judge, seed: int, views: int
+    system: System, subject: Subject, inputs: Capture, out: Path, *, oracle: Oracle, seed: int, views: int
 ) -> Answer:
     """What the system makes of the photos.
 
@@ -261,7 +267,7 @@ def run_system(
         subject: its name is all that a system learns of it, and `folder` alone uses that.
         inputs: photos, and the true cameras for those systems that are given them.
         out: an empty folder to work in.
-        judge: the truth's word, for the oracle.
+        oracle: for the system that asks the truth.
         seed: of our networks' noise.
         views: number of photos, to find results made elsewhere.
     Raises: MvSam3dError: there is no answer; the message says why.
@@ -273,7 +279,7 @@ def run_system(
         case PlainMean(model, cameras, device):
             answer = _ours(Ours(model, cameras, "velocity", "mean", device), inputs, seed)
         case BestSingleView():
-            answer = _best_single_view(system, inputs, judge, seed)
+            answer = _best_single_view(system, inputs, oracle, seed)
         case VisualHull(resolution):
             answer = visual_hull(inputs, resolution)
         case External(template, frame, up, limit):
@@ -315,7 +321,7 @@ def _ours(system: Ours, inputs: Capture, seed: int) -> Answer:
         models,
         config,
         torch.Generator().manual_seed(seed),
-        cameras=inputs.cameras if system.cameras else None,
+        cameras=inputs.cameras if system.cameras and len(inputs.photos) > 1 else None,
     )
     seconds = time.perf_counter() - start
     cells = torch.zeros((result.voxels.resolution,) * 3, dtype=torch.bool)
@@ -331,27 +337,27 @@ def _ours(system: Ours, inputs: Capture, seed: int) -> Answer:
     )
 
 
-def _best_single_view(system: BestSingleView, inputs: Capture, judge: Judge, seed: int) -> Answer:
+def _best_single_view(system: BestSingleView, inputs: Capture, oracle: Oracle, seed: int) -> Answer:
     """Cameras of the other photos follow from the chosen one's only with the true cameras, so they are left out.
 
     The time is that of all photos.
     """
     best: tuple[float, Answer] | None = None
-    seconds, reasons = 0.0, []
-    for i in range(len(inputs.photos)):
-        alone = replace(inputs, photos=inputs.photos[i : i + 1], cameras=inputs.cameras[i : i + 1])
+    seconds, reasons, metric = 0.0, [], oracle.metric
+    sign = 1 if higher_is_better(metric) else -1
+    for i, photo in enumerate(inputs.photos):
+        alone = replace(inputs, photos=(photo,), cameras=inputs.cameras[i : i + 1])
         try:
             answer = _ours(Ours(system.model, system.cameras, device=system.device), alone, seed)
         except MvSam3dError as problem:
-            reasons.append(f"view {inputs.photos[i].name}: {problem}")
+            reasons.append(f"view {photo.name}: {problem}")
             continue
         seconds += answer.seconds
-        judgement = judge(answer, alone)
-        if system.metric not in judgement.metrics:
-            why = judgement.missing.get(system.metric, "the protocol does not measure it")
-            reasons.append(f"view {inputs.photos[i].name} has no {system.metric}: {why}")
-        elif best is None or judgement.metrics[system.metric] > best[0]:
-            best = judgement.metrics[system.metric], answer
+        judgement = oracle.judge(answer, alone)
+        if metric not in judgement.metrics:
+            reasons.append(f"view {photo.name} has no {metric}: {judgement.missing}")
+        elif best is None or sign * judgement.metrics[metric] > best[0]:
+            best = sign * judgement.metrics[metric], answer
     if best is None:
         raise ObjectsFailed(f"no single view gives an answer that can be judged: {'; '.join(reasons)}")
     return replace(best[1], seconds=seconds, cameras=best[1].cameras if len(inputs.photos) == 1 else None)

@@ -84,6 +84,7 @@ class Summary:
     systems: tuple[str, ...]  # as they were asked for; the first is compared with the others
     views: tuple[int, ...]
     measures: tuple[Measure, ...]  # the first one decides who is better
+    leading: tuple[Measure, ...]  # those of them that say most
     cells: Mapping[Key, Cell]
     pairs: tuple[Pair, ...]  # the first system against each other, by views and measures
     leaders: tuple[Pair, ...]  # for each number of views the best system against the next, by the first measure
@@ -104,6 +105,7 @@ def summarise(
     *,
     floors: Sequence[Record] = (),
     unread: Sequence[tuple[str, str]] = (),
+    leading: Sequence[str] | None = None,
     asked: int | None = None,
     seed: int = 0,
 ) -> Summary:
@@ -116,11 +118,12 @@ def summarise(
         measures: metrics, likewise; what none of the records has is left out.
         floors: of the truth against itself, one for each object.
         unread: objects left out, with reasons.
+        leading: names of the metrics that say most; None: all.
         asked: answers that were asked for; those that there are no records of are pending.
         seed: of the bootstrap.
     """
     by = {(r.item.system, r.item.views, r.item.subject): r for r in sorted(records, key=lambda r: r.item)}
-    known = {name for record in records for name in (*record.metrics, *record.missing)}
+    known = {name for record in records for name in record.metrics}
     timed = any(record.seconds is not None for record in records)
     shown = (*(m for m in measures if m.name in known), *((SECONDS,) if timed else ()))
     values: dict[Key, dict[str, float]] = {}
@@ -140,10 +143,7 @@ def summarise(
     ]
     leaders, gains = [], []
     if ranked:
-        for count in views:
-            order = _best_first(cells, systems, count, ranked[0])
-            if len(order) > 1 and (pair := _pair(values, (order[0], count), (order[1], count), ranked[0], seed)):
-                leaders.append(pair)
+        leaders = [pair for count in views if (pair := _leader(values, systems, count, ranked[0], seed))]
         few, many = min(views), max(views)
         gains = [
             pair
@@ -159,12 +159,13 @@ def summarise(
         tuple(systems),
         tuple(views),
         shown,
+        tuple(m for m in shown if leading is None or m.name in leading or m is SECONDS),
         cells,
         tuple(pairs),
         tuple(leaders),
         tuple(gains),
         of_truth,
-        tuple(record for record in by.values() if record.failure is not None),
+        tuple(record for record in by.values() if record.failure is not None and not record.unread),
         Counter(
             (record.item.system, record.item.views, name, reason)
             for record in by.values()
@@ -177,7 +178,7 @@ def summarise(
 
 
 def _interval(values: Sequence[float], seed: int) -> Interval:
-    mean = sum(values) / len(values)
+    mean = _mean(values)
     if len(values) < FEWEST_FOR_INTERVAL:
         return Interval(mean, None, None)
     column = torch.tensor(values, dtype=torch.float64)
@@ -203,22 +204,48 @@ def _pair(
     return Pair(*first, *second, measure.name, _interval(gains, seed), len(common), wins, losses)
 
 
-def _best_first(cells: Mapping[Key, Cell], systems: Iterable[str], views: int, measure: Measure) -> list[str]:
-    there = [system for system in systems if (system, views, measure.name) in cells]
+def _leader(
+    values: Mapping[Key, Mapping[str, float]], systems: Sequence[str], views: int, measure: Measure, seed: int
+) -> Pair | None:
+    """The best system against the next, ranked over the objects that all of them answered, as far as they answered any."""
+    found = {
+        system: values[system, views, measure.name] for system in systems if (system, views, measure.name) in values
+    }
+    common = set.intersection(*(set(of) for of in found.values())) if found else set()
     sign = -1 if measure.better == "high" else 1
-    return sorted(there, key=lambda system: sign * cells[system, views, measure.name].value.mean)
+    order = sorted(found, key=lambda system: sign * _mean([found[system][name] for name in common or found[system]]))
+    if len(order) < 2:
+        return None
+    first, second = (order[0], views), (order[1], views)
+    pair = _pair(values, first, second, measure, seed)
+    if pair is not None and pair.gain.mean < 0:  # over the objects that these two have in common
+        pair = _pair(values, second, first, measure, seed)
+    return pair
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def best_systems(summary: Summary, views: int, measure: Measure) -> tuple[str, ...]:
     """Who has the best mean; several if they are alike to the last digit shown."""
-    order = _best_first(summary.cells, summary.systems, views, measure)
-    means = {s: round(summary.cells[s, views, measure.name].value.mean, measure.digits) for s in order}
-    return tuple(system for system in order if means[system] == means[order[0]])
+    cells = {
+        s: summary.cells[s, views, measure.name] for s in summary.systems if (s, views, measure.name) in summary.cells
+    }
+    means = {system: round(cell.value.mean, measure.digits) for system, cell in cells.items()}
+    best = (max if measure.better == "high" else min)(means.values(), default=None)
+    return tuple(system for system, mean in means.items() if mean == best)
 
 
 def failed(summary: Summary, system: str, views: int) -> int:
     """Answers that a system does not have."""
     return sum((r.item.system, r.item.views) == (system, views) for r in summary.failures)
+
+
+def answered(summary: Summary, system: str, views: int) -> int:
+    """Objects of which a system has an answer that was judged."""
+    counts = (cell.objects for (s, v, _), cell in summary.cells.items() if (s, v) == (system, views))
+    return max(counts, default=0)
 
 
 # Words
@@ -238,7 +265,7 @@ def verdict(pair: Pair, measure: Measure) -> str:
 
 def counted(pair: Pair) -> str:
     """On how many objects."""
-    return f"better on {pair.wins} of {pair.objects}, worse on {pair.losses}"
+    return f"better on {pair.wins} of {pair.objects} object{'s' * (pair.objects > 1)}, worse on {pair.losses}"
 
 
 def sureness(pair: Pair) -> str:
@@ -270,22 +297,26 @@ def _views(count: int) -> str:
 # Markdown
 
 
-def as_markdown(summary: Summary, facts: Sequence[str] = ()) -> str:
-    """The whole summary for people."""
+def as_markdown(summary: Summary, facts: Sequence[str] = (), *, whole: bool = True) -> str:
+    """The summary for people; `whole`: with the metrics that do not lead, too."""
     by_name = {measure.name: measure for measure in summary.measures}
     parts = ["\n".join(["# Evaluation", *(f"\n{fact}" for fact in facts)])]
-    if summary.leaders:
-        lines = [f"- {_views(p.views)}: {verdict(p, by_name[p.metric])}" for p in summary.leaders]
-        lines += [f"- More views: {verdict(p, by_name[p.metric])}" for p in summary.gains]
-        parts.append("\n".join(lines))
+    lines = [f"- {_views(p.views)}: {verdict(p, by_name[p.metric])}" for p in summary.leaders]
+    lines += [f"- More views: {verdict(p, by_name[p.metric])}" for p in summary.gains]
+    parts += ["\n".join(lines)] if lines else []
     if summary.pending:
         parts.append(f"**{summary.pending} of {summary.asked} answers are not there yet.**")
     for count in summary.views:
-        parts += [f"## {_views(count)}", _system_table(summary, count)]
-    if summary.pairs:
+        parts += [f"## {_views(count)}", _system_table(summary, count, summary.leading)]
+    leading = {measure.name for measure in summary.leading}
+    pairs = [pair for pair in summary.pairs if pair.metric in leading]
+    if pairs:
         head = f"## {summary.systems[0]} against the others, object by object (+ is better, whatever the metric)"
-        parts += [head, _pair_table(summary, by_name)]
+        parts += [head, _pair_table(pairs, by_name)]
     parts += _problems(summary)
+    if whole and len(summary.leading) < len(summary.measures):
+        for count in summary.views:
+            parts += [f"## All metrics, {_views(count)}", _turned_table(summary, count)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -294,28 +325,44 @@ def arrow(measure: Measure) -> str:
     return "↑" if measure.better == "high" else "↓"
 
 
-def _system_table(summary: Summary, views: int) -> str:
-    measures = summary.measures
+def _system_table(summary: Summary, views: int, measures: Sequence[Measure]) -> str:
     head = ["system", "objects", "failed", *(f"{m.label} {arrow(m)}" for m in measures)]
-    best = {m.name: best_systems(summary, views, m) for m in measures}
     rows = []
     for system in summary.systems:
-        found = {m.name: summary.cells.get((system, views, m.name)) for m in measures}
-        cells = []
-        for m in measures:
-            cell = found[m.name]
-            text = "–" if cell is None else spread(cell.value, m)
-            cells.append(f"**{text}**" if system in best[m.name] and m is not SECONDS else text)
-        answered = max((cell.objects for cell in found.values() if cell is not None), default=0)
-        rows.append([system, str(answered), str(failed(summary, system, views)), *cells])
+        lost = str(failed(summary, system, views))
+        rows.append([system, str(answered(summary, system, views)), lost, *_cells(summary, system, views, measures)])
     if summary.floor:
-        of_truth = [summary.floor.get(m.name) for m in measures]
-        cells = ["–" if cell is None else spread(cell.value, m) for cell, m in zip(of_truth, measures, strict=True)]
-        rows.append([FLOOR, str(max(cell.objects for cell in summary.floor.values())), "0", *cells])
+        most = str(max(cell.objects for cell in summary.floor.values()))
+        rows.append([FLOOR, most, "0", *_floor_cells(summary, measures)])
     return markdown(head, rows)
 
 
-def _pair_table(summary: Summary, by_name: Mapping[str, Measure]) -> str:
+def _turned_table(summary: Summary, views: int) -> str:
+    """A row for each metric, as there are many."""
+    columns = [_cells(summary, system, views, summary.measures) for system in summary.systems]
+    columns += [_floor_cells(summary, summary.measures)] if summary.floor else []
+    names = [f"{m.label} {arrow(m)}" for m in summary.measures]
+    head = ["metric", *summary.systems, *([FLOOR] if summary.floor else [])]
+    return markdown(head, [list(row) for row in zip(names, *columns, strict=True)])
+
+
+def _cells(summary: Summary, system: str, views: int, measures: Sequence[Measure]) -> list[str]:
+    """Means and intervals of a system, the best in bold."""
+    texts = []
+    for m in measures:
+        cell = summary.cells.get((system, views, m.name))
+        text = "–" if cell is None else spread(cell.value, m)
+        best = m is not SECONDS and system in best_systems(summary, views, m)
+        texts.append(f"**{text}**" if best else text)
+    return texts
+
+
+def _floor_cells(summary: Summary, measures: Sequence[Measure]) -> list[str]:
+    found = [(summary.floor.get(m.name), m) for m in measures]
+    return ["–" if cell is None else spread(cell.value, m) for cell, m in found]
+
+
+def _pair_table(pairs: Sequence[Pair], by_name: Mapping[str, Measure]) -> str:
     rows = [
         [
             str(p.views),
@@ -326,7 +373,7 @@ def _pair_table(summary: Summary, by_name: Mapping[str, Measure]) -> str:
             str(p.objects),
             "yes" if p.sure else "no",
         ]
-        for p in summary.pairs
+        for p in pairs
     ]
     return markdown(["views", "against", "metric", "gain", "better:worse", "objects", "interval leaves out zero"], rows)
 
