@@ -66,8 +66,13 @@ class Reconstruct:
     """Print nothing but errors."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
-    memory_budget: float = 3.0
-    """GiB that evaluating several views at once may take beside the weights: a third for activations, the rest to keep keys and values."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of weights and matrix products: auto is fp32 on a CPU and with the small model, else what the checkpoint is meant for."""
+    memory_budget: float | None = None
+    """GiB of the device that a stage may take, weights among them: how many views are evaluated at once, whether keys and values are kept,
+    whether the mesh is decoded in chunks. Left out: what is free, less a tenth."""
+    no_cache: bool = False
+    """Keep no embeddings of photos in ~/.cache/mvsam3d (the public model's; 2 GiB at most)."""
 
     stage1_steps: int | None = None
     """Sampling steps of stage 1; the model's own number if left out (small 1, public 50)."""
@@ -174,7 +179,6 @@ class Reconstruct:
 
 def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
     """The job. `out`: where to, if the flags do not say. Raises: InvalidOption: a number out of range, or flags that clash."""
-    from mvsam3d.generation.budget import MemoryBudget
     from mvsam3d.generation.evidence import Sight
     from mvsam3d.jobs import Job
     from mvsam3d.posing.by_photos import ByPhotos
@@ -186,7 +190,6 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         raise InvalidOption(
             f"--weighting {flags.weighting} and --stage2-weight-source {flags.stage2_weight_source}: choose one of them"
         )
-    budget = int(flags.memory_budget * 2**30)
     return Job(
         scene=flags.photos,
         out=flags.out or out or Path("results") / flags.photos.resolve().name,
@@ -216,7 +219,9 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         by_photos=ByPhotos(fit_outlines=flags.fit_outlines, texture=flags.texture),
         structure_steps=flags.stage1_steps,
         slat_steps=flags.stage2_steps,
-        memory=MemoryBudget(budget // 3, budget - budget // 3),
+        dtype=flags.dtype,
+        memory=None if flags.memory_budget is None else int(flags.memory_budget * 2**30),
+        cache=not flags.no_cache,
         formats=_formats(flags.decode_formats),
         extras=_extras(flags),
     )

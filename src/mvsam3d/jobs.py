@@ -16,7 +16,7 @@ import torch
 from mvsam3d import inspection
 from mvsam3d.errors import InvalidOption, MvSam3dError, NoCameras, ObjectsFailed
 from mvsam3d.exports.scenes import write_merged_objects
-from mvsam3d.generation.budget import MemoryBudget
+from mvsam3d.generation.budget import MemoryBudget, budget_of, usable_memory
 from mvsam3d.generation.evidence import Sight
 from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed, PlainMean, Weighting
 from mvsam3d.inspection import Extras
@@ -25,8 +25,9 @@ from mvsam3d.io.depth import load_depth
 from mvsam3d.io.photos import SkippedView, load_photos
 from mvsam3d.io.runs import RunFolder, run_folder
 from mvsam3d.models.bundle import Models
-from mvsam3d.models.checkpoints import checkpoint_folder, open_checkpoint
+from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_checkpoint, resident_bytes
 from mvsam3d.models.config import ModelConfig
+from mvsam3d.models.embeddings import EmbeddingCache, default_folder
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig, Reference, check_config, slat_sampling, structure_sampling
 from mvsam3d.pipeline import reconstruct
@@ -36,6 +37,8 @@ from mvsam3d.types import Camera, Photo
 from mvsam3d.views.depth_maps import photo_cameras
 
 log = logging.getLogger(__name__)
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 # Share of the whole time up to the end of each stage, of the small model on two cores.
 SHARES = {
@@ -128,7 +131,12 @@ class Job:
     by_photos: ByPhotos = field(default_factory=ByPhotos)
     structure_steps: int | None = None
     slat_steps: int | None = None
-    memory: MemoryBudget = field(default_factory=MemoryBudget)
+    dtype: Precision = "auto"
+    """Of weights and matrix products; auto: float32 on a CPU, else the checkpoint's own."""
+    memory: int | None = None
+    """Bytes of the device that a stage may take, weights among them; None: what is free, less a margin."""
+    cache: bool = True
+    """Keep the embeddings of photos that large encoders make (`models.embeddings`)."""
     formats: tuple[Format, ...] = FORMATS
     extras: Extras = field(default_factory=Extras)
 
@@ -162,17 +170,18 @@ class Inputs:
 class Loaded:
     """A checkpoint whose sizes are known at once and whose networks are loaded once, when they are needed."""
 
-    def __init__(self, model: str, device: str) -> None:
+    def __init__(self, model: str, device: str, dtype: Precision = "auto") -> None:
         """Raises: CheckpointMismatch, InvalidOption."""
         self.checkpoint = open_checkpoint(checkpoint_folder(model))
         self.size = self.checkpoint.config
         self.device = _device(device)
+        self.dtype = chosen_dtype(dtype, self.checkpoint, self.device)
 
     @cached_property
     def models(self) -> tuple[Models, dict[str, Any]]:
         """Networks and card."""
         use_fast_exact_matmul()
-        return self.checkpoint.models(self.device), self.checkpoint.card
+        return self.checkpoint.models(self.device, self.dtype), self.checkpoint.card
 
 
 def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -185,7 +194,7 @@ def run_job(job: Job, *, progress: Progress | None = None) -> dict[str, Any]:
     tell = progress or (lambda stage, done, of: None)
     tell("loading", 0, 1)
     check_job(job)
-    loaded = Loaded(job.model, job.device)
+    loaded = Loaded(job.model, job.device, job.dtype)
     with run_folder(job.out, overwrite=job.overwrite) as folder, folder.log():
         if len(job.objects) == 1:
             return _run(replace(job, object_name=job.objects[0]), folder, loaded, tell)
@@ -286,6 +295,9 @@ def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several
         log.warning("view %s left out: %s", view.name, view.reason)
     watching = inspection.observers(job.extras, folder, loaded.size, config, len(photos))
     models, card = loaded.models
+    budget = planned(loaded, job.memory)
+    log.info("%s, %s, %s", loaded.device, str(loaded.dtype).removeprefix("torch."), budget)
+    config = replace(config, memory=budget, embeddings=EmbeddingCache(default_folder()) if job.cache else None)
     result = reconstruct(
         photos,
         models,
@@ -393,13 +405,33 @@ def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
         noise_compat=job.noise_compat,
         visibility_compat=job.visibility_compat,
         reference=job.reference,
-        memory=job.memory,
         drop_outliers=job.drop_outliers,
         search_poses=job.search_poses,
         guidance=job.guidance,
         by_photos=job.by_photos,
         sight=job.sight,
     )
+
+
+def chosen_dtype(wanted: Precision, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """The precision that a job runs in."""
+    match wanted:
+        case "auto":
+            return torch.float32 if device.type == "cpu" else checkpoint.half
+        case "fp32":
+            return torch.float32
+        case "bf16":
+            return torch.bfloat16
+        case "fp16":
+            return torch.float16
+        case _:
+            assert_never(wanted)
+
+
+def planned(loaded: Loaded, memory: int | None) -> MemoryBudget:
+    """What the views may take, once the weights have their place. `memory`: of the device, in bytes; None: what is free, less a margin."""
+    whole = usable_memory(loaded.device) if memory is None else memory
+    return budget_of(whole, resident_bytes(loaded.checkpoint, loaded.dtype))
 
 
 def _device(name: str) -> torch.device:

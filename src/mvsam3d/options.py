@@ -99,6 +99,11 @@ def check_config(
         check_recording(sampling.recording, blocks=blocks, steps=sampling.steps, stage=stage)
     if isinstance(config.reference, int) and not 0 <= config.reference < views:
         raise InvalidOption(f"view {config.reference} shall give the pose, but there are the views 0 to {views - 1}")
+    needing = [e.inputs for c in (size.structure.condition, size.slat.condition) for e in c.embedders if not e.optional]
+    if not depth and any(name == "pointmap" for inputs in needing for name, _ in inputs):
+        raise InvalidOption(
+            "this model needs a point map of every photo: give --da3-output da3_output.npz (made by `mvsam3d depth PHOTOS`)"
+        )
     if cameras is not None and len(cameras) != views:
         raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
     if needs_visibility(config.structure_weighting):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +23,55 @@ class MemoryBudget:
     """Of the views evaluated together. One view is always evaluated, whatever it takes."""
     keys_values: int = 2 << 30
     """Of keys and values of the condition that are kept over all steps; those of the other views are made anew at each."""
+    decoding: int = 2 << 30
+    """Of the mesh decoder, as a whole; where that takes more, it works in chunks."""
+
+    def __str__(self) -> str:
+        parts = {"activations": self.activations, "keys and values": self.keys_values, "decoding": self.decoding}
+        return "memory: " + ", ".join(f"{size / 2**30:.2f} GiB for {name}" for name, size in parts.items())
+
+
+MARGIN = 0.1  # of what is free, left to others
+MOST_ACTIVATIONS = 1 << 30  # more views at once bring no speed
+
+
+def budget_of(memory: int, weights: int) -> MemoryBudget:
+    """What is left of a device's memory beside the weights: a third for activations, the rest for keys and values."""
+    room = max(memory - weights, 0)
+    activations = min(room // 3, MOST_ACTIVATIONS)
+    return MemoryBudget(activations, room - activations, room)
+
+
+def usable_memory(device: torch.device) -> int:
+    """Bytes of the device that are free now, less a margin."""
+    return int(free_memory(device) * (1 - MARGIN))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of the device that are free now."""
+    match device.type:
+        case "cuda":
+            return int(torch.cuda.mem_get_info(device)[0])
+        case "mps":
+            return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+        case _:
+            return _free_in_host()
+
+
+def _free_in_host() -> int:
+    """What Linux calls available, no more than the control group still allows; elsewhere half of all memory."""
+    known = Path("/proc/meminfo")
+    if not known.is_file():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    lines = dict(line.split(":", 1) for line in known.read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, max(int(most) - used, 0)) if most.isdecimal() else free
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,7 @@ class Checkpoint:
         Raises: CheckpointMismatch: a file is broken, hostile, or does not fit the config.
         """
         device, models = device or torch.device("cpu"), self.empty()
-        size = sum(value.numel() for value in models.state_dict().values()) * dtype.itemsize
+        size = sum(weight_bytes(models, network, dtype) for network in self.parts)
         paged = size > PAGED_FROM if paged is None else paged
 
         def load(models: Models, network: str) -> None:
@@ -315,6 +315,23 @@ class Checkpoint:
         for encoder in module.modules():
             if isinstance(encoder, ImageEncoder):
                 encoder.restore_constants(device)
+
+
+def weight_bytes(models: Models, network: str, dtype: torch.dtype) -> int:
+    """Bytes of a network's weights where matrix products are made in `dtype`."""
+    module = getattr(models, network)
+    halves = set(product_keys(network, module))
+    return sum(
+        value.numel() * (dtype.itemsize if key in halves else value.element_size())
+        for key, value in module.state_dict().items()
+    )
+
+
+def resident_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    """Bytes of the weights that are in memory at once: of the largest network if each comes only to work, else of all."""
+    models = checkpoint.empty()
+    sizes = [weight_bytes(models, network, dtype) for network in checkpoint.parts]
+    return sum(sizes) if sum(sizes) <= PAGED_FROM else max(sizes)
 
 
 def product_keys(network: str, module: nn.Module) -> list[str]:

@@ -480,7 +480,7 @@ def _structure_flow(network: _Section) -> StructureFlowConfig:
     return StructureFlowConfig(
         width=width,
         blocks=network.whole("num_blocks", most=128),
-        heads=network.whole("num_heads", max(width // 64, 1), most=256),
+        heads=_heads(network, width),
         mlp_ratio=network.number("mlp_ratio"),
         cond_channels=network.whole("cond_channels"),
         grid=grid,
@@ -488,6 +488,13 @@ def _structure_flow(network: _Section) -> StructureFlowConfig:
         step_embedding=network.flag("is_shortcut_model"),
         freeze_shared_parameters=network.flag("freeze_shared_parameters", False),
     )
+
+
+def _heads(network: _Section, width: int) -> int:
+    heads = network.whole("num_heads", max(width // 64, 1), most=256)
+    if width % heads:
+        network.refuse("num_heads", f"is {heads}, which does not divide model_channels {width}")
+    return heads
 
 
 def _slat_flow(network: _Section) -> SlatFlowConfig:
@@ -515,7 +522,7 @@ def _slat_flow(network: _Section) -> SlatFlowConfig:
         width=width,
         cond_channels=network.whole("cond_channels"),
         blocks=network.whole("num_blocks", most=128),
-        heads=network.whole("num_heads", max(width // 64, 1), most=256),
+        heads=_heads(network, width),
         mlp_ratio=network.number("mlp_ratio"),
         patch_size=patch,
         io_res_blocks=network.whole("num_io_res_blocks", most=64),
@@ -627,7 +634,7 @@ def _trunk(section: _Section) -> TrunkConfig:
         resolution=section.whole("resolution", most=1024),
         width=width,
         blocks=section.whole("num_blocks", most=128),
-        heads=section.whole("num_heads", max(width // 64, 1), most=256),
+        heads=_heads(section, width),
         mlp_ratio=section.number("mlp_ratio", 4.0),
         window=section.whole("window_size", 8, most=64),
     )

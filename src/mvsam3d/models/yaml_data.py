@@ -108,6 +108,8 @@ def _scalar(node: yaml.ScalarNode, line: str) -> Plain:
     if "${" in text:
         raise ValueError(f"{line}: {text[:60]!r} refers to another value; write the value itself")
     kind = node.tag.removeprefix(_STANDARD)
+    if kind not in ("null", "bool", "int", "float", "str", "timestamp", "value"):
+        raise ValueError(f"{line}: the tag {node.tag!r} is not taken, only plain values")
     if node.style is not None or kind in ("timestamp", "value"):
         return text
     match kind:
