@@ -19,8 +19,8 @@ COLOURS = (
     "#b3261e",
     "#2d8fa5",
 )  # of systems, in their order
-ROW, LABEL, NUMBERS, RIGHT = 26, 210, 190, 14  # pixels
-WIDTH = 760
+ROW, LABEL, NUMBERS = 26, 205, 150  # pixels
+WIDTH = 585
 CHARACTERS = 30  # of a label before it is cut
 
 

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from mvsam3d.errors import BadFile, InvalidOption, ObjectsFailed
+from mvsam3d.evaluation.mesh_files import Up, read_mesh_file
 from mvsam3d.evaluation.records import slug
-from mvsam3d.evaluation.subjects import Answer, Capture, SubjectFile, Up, read_subject
+from mvsam3d.evaluation.subjects import Answer, Capture
 from mvsam3d.geometry.frames import GLB_FROM_OBJECT
 from mvsam3d.io.cameras import write_cameras
 
@@ -133,17 +134,19 @@ def found_for(folder: Path, subject: str, views: int) -> Path:
     raise ObjectsFailed(f"{folder} has no result for {subject} with {views} views: none of {', '.join(tried)}")
 
 
-def answer_in(place: Path, *, frame: str, up: Up) -> Answer:
+def answer_in(place: Path, *, frame: str, up: Up) -> tuple[Answer, tuple[str, ...]]:
     """The mesh of a result: a file, or the mesh in a folder (result, mesh or output .glb, .obj or .ply; or the only one there is).
 
     The way to the cameras' world is the identity for `frame` truth; else the 4 x 4 matrix in world_from_result.json beside the mesh, on
     column vectors of the file's own axes, or what our own report.json says; else unknown.
 
+    Returns: the answer, and what of the file's looks could not be kept.
     Raises: ObjectsFailed: no mesh, or several; BadFile: a broken one.
     """
     path = place if place.is_file() else _mesh_in(place)
-    subject = read_subject(SubjectFile(path.stem, path, up))
-    return Answer(mesh=subject.mesh, truth_from_answer=np.eye(4) if frame == "truth" else _world(path.parent, up))
+    mesh, notes = read_mesh_file(path, up)
+    answer = Answer(mesh=mesh, truth_from_answer=np.eye(4) if frame == "truth" else _world(path.parent, up))
+    return answer, notes
 
 
 def _meshes(folder: Path) -> list[Path]:

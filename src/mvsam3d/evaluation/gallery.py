@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class Page:
     folder: ResultFolder
     subjects: tuple[str, ...]
     """Names of the true objects."""
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What is wrong with them."""
 
 
 def page(what: Page) -> str:
@@ -197,7 +199,7 @@ def _charts(summary: Summary) -> str:
         title = f"{summary.systems[0]}, object by object: gain in {first.label} (right of zero: better)"
         parts.append(_figure(title, intervals(gains, first, zero=True)))
     told = "Dots are means over the objects; whiskers hold the true mean in 95 of 100 cases."
-    html = f"<section class=charts><h2>How much, and how sure</h2><p>{told}</p>{''.join(parts)}</section>"
+    html = f"<section class=charts><h2>How much, and how sure</h2><p>{told}</p><div class=curves>{''.join(parts)}</div></section>"
     if len(summary.views) > 1:
         html += _curves(summary, measures)
     return html
@@ -323,7 +325,7 @@ def _gallery(what: Page) -> str:
     )
     controls = (
         f"<p class=controls><label>Order by {escape(measure.label)} of <select id=by>{choices}</select></label>"
-        "<label><select id=order><option value=worst>worst {FIRST_SHOWN} first</option><option value=best>best first</option>"
+        f"<label><select id=order><option value=worst>worst {FIRST_SHOWN} first</option><option value=best>best first</option>"
         f"<option value=name>by name</option></select></label><button id=all>Show all {len(cards)}</button></p>"
     )
     return (
@@ -346,22 +348,22 @@ def _worst_first(what: Page, by: Mapping[Item, Record], chosen: Item, measure: M
 
 def _card(what: Page, by: Mapping[Item, Record], subject: str, measure: Measure, *, hidden: bool) -> str:
     summary = what.summary
-    notes = dict.fromkeys(note for item, record in by.items() if item.subject == subject for note in record.notes)
+    notes = what.notes.get(subject, ())
     truth = _image(what.folder.of_subject(subject, "truth.jpg"), "the true object from two sides")
-    columns = []
+    given = [f"<div class=row><h4>the true object</h4>{truth}</div>"]
     for views in summary.views:
         photos = _image(what.folder.of_subject(subject, f"inputs.v{views}.jpg"), f"the {_views(views)} given")
-        rows = [f"<div class=row><h4>{_views(views)} given</h4>{photos}</div>"]
-        rows += [
+        given.append(f"<div class=row><h4>{_views(views)} given</h4>{photos}</div>")
+    columns = []
+    for views in summary.views:
+        answers = [
             _answer(what, by.get(Item(subject, system, views)), Item(subject, system, views), i, measure)
             for i, system in enumerate(summary.systems)
         ]
-        columns.append(f"<div class=column>{''.join(rows)}</div>")
+        columns.append(f"<div class=column><h4 class=views>from {_views(views)}</h4>{''.join(answers)}</div>")
     said = f"<p class=notes>{escape('; '.join(notes))}</p>" if notes else ""
-    return (
-        f'<article class=card data-name="{escape(subject, quote=True)}"{" hidden" * hidden}><h3>{escape(subject)}</h3>{said}'
-        f"<div class=row><h4>the true object</h4>{truth}</div><div class=columns>{''.join(columns)}</div></article>"
-    )
+    head = f'<article class=card data-name="{escape(subject, quote=True)}"{" hidden" * hidden}><h3>{escape(subject)}</h3>{said}'
+    return f"{head}<div class=given>{''.join(given)}</div><div class=columns>{''.join(columns)}</div></article>"
 
 
 def _answer(what: Page, record: Record | None, item: Item, place: int, measure: Measure) -> str:
@@ -376,7 +378,8 @@ def _answer(what: Page, record: Record | None, item: Item, place: int, measure: 
         for m in shown
     ]
     if record.residual is not None:
-        texts.append(f"aligned: {escape(record.rule or '')}")
+        texts.append(f"aligned by {escape(record.rule or '')}")
+    texts += [escape(note) for note in record.notes]
     picture = _image(what.folder.path(item, ".jpg"), f"{item.system} from two sides, and its errors")
     return f"<div class=row><h4>{name}</h4><p class=numbers>{' · '.join(texts)}</p>{picture}</div>"
 

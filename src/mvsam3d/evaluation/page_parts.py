@@ -40,7 +40,7 @@ svg .value { font-variant-numeric: tabular-nums }
 .zero { stroke: #1c2128; stroke-width: 1.5 }
 .floor { stroke: #59636e; stroke-dasharray: 5 4 }
 .whisker { stroke-width: 3; stroke-linecap: round; opacity: .55 }
-.curves { display: flex; flex-wrap: wrap; gap: 18px }
+.curves { display: flex; flex-wrap: wrap; gap: 18px 28px }
 .legend span { margin-right: 18px; white-space: nowrap }
 .legend i,.dot { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 6px }
 .wide { overflow-x: auto }
@@ -54,6 +54,8 @@ td small { display: block; color: #59636e; white-space: nowrap }
 .ramp { display: inline-block; width: 150px; height: 12px; margin: 0 8px; border-radius: 3px }
 .patch { display: inline-block; width: 14px; height: 12px; margin: 0 6px 0 18px; border-radius: 3px }
 .card { border-top: 2px solid #dfe2e6; padding: 10px 0 14px }
+.given { display: flex; flex-wrap: wrap; gap: 4px 18px }
+.views { color: #59636e; border-bottom: 1px solid #dfe2e6; margin: 4px 0 }
 .columns { display: flex; flex-wrap: wrap; gap: 8px 22px }
 .column { flex: 1 1 560px; min-width: 0 }
 .row { margin: 6px 0 }

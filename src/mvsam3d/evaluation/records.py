@@ -61,7 +61,7 @@ class Record:
     seconds: float | None = None
     """That the system took, without rendering and judging."""
     notes: tuple[str, ...] = ()
-    """What is wrong with the true object, and what the system says of its answer."""
+    """What the system says of its answer; of the truth's own record, what is wrong with the true object."""
 
 
 _RECORD = TypeAdapter(Record)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvsam3d.errors import InvalidOption, ObjectsFailed
+from mvsam3d.errors import BadFile, InvalidOption, ObjectsFailed
 from mvsam3d.evaluation.gallery import Page, page
 from mvsam3d.evaluation.protocols import PROTOCOLS, Protocol
 from mvsam3d.evaluation.readings import leading, ordered
@@ -147,11 +148,17 @@ def sources_of(job: Evaluation) -> tuple[Source, ...]:
     if is_real_scene(folder):
         return (Scene(folder.resolve().name, folder),)
     scenes = sorted(path for path in folder.iterdir() if is_real_scene(path)) if folder.is_dir() else []
-    if not scenes:
-        return spread(subject_files(folder, split=job.split), job.objects)
-    if job.split is not None:
+    if scenes and job.split is not None:
         raise InvalidOption(f"{folder} holds scenes of photos, which have no split: leave --split out")
-    return tuple(Scene(path.name, path) for path in scenes[: job.objects])
+    sources: tuple[Source, ...] = tuple(Scene(path.name, path) for path in scenes[: job.objects])
+    sources = sources or spread(subject_files(folder, split=job.split), job.objects)
+    names = [source.name for source in sources]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadFile(
+            f"{folder} has {len(twice)} names that several objects have, as {twice[0]!r}: rename all but one of each"
+        )
+    return sources
 
 
 def options_of(job: Evaluation, sources: Sequence[Source]) -> dict[str, Json]:
@@ -271,8 +278,11 @@ def report(
         asked=(len(sources) - len(unread)) * len(labels) * len(views),
         seed=seed,
     )
-    facts = [f"{len(sources)} objects, protocol {protocol.name}, seed {seed}."]
-    shown = page(Page(summary, tuple(answers), tuple(facts), folder, tuple(source.name for source in sources)))
+    notes = {record.item.subject: record.notes for record in floors}
+    facts = [f"{len(sources)} objects, protocol {protocol.name}, seed {seed}.", *_about_truths(notes)]
+    facts += [protocol.note] if protocol.note else []
+    names = tuple(source.name for source in sources)
+    shown = page(Page(summary, tuple(answers), tuple(facts), folder, names, notes))
     files = {
         "summary.md": as_markdown(summary, facts),
         REPORT: shown,
@@ -283,3 +293,12 @@ def report(
     for name, text in files.items():
         write_whole(folder.folder / name, text.encode())
     return Result(summary, tuple(facts), tuple(folder.folder / name for name in files))
+
+
+def _about_truths(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """How many true objects have which fault, told by the words before the colon."""
+    kinds = Counter(kind for of in notes.values() for kind in {note.partition(":")[0] for note in of})
+    if not kinds:
+        return []
+    said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return [f"Of {len(notes)} true objects: {said}."]

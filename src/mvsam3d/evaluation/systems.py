@@ -20,11 +20,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from mvsam3d.errors import InvalidOption, MvSam3dError, ObjectsFailed
 from mvsam3d.evaluation.foreign import answer_in, check_template, found_for, run_program
+from mvsam3d.evaluation.mesh_files import Up
 from mvsam3d.evaluation.metrics import filled
 from mvsam3d.evaluation.protocols import Judgement, higher_is_better
-from mvsam3d.evaluation.subjects import Answer, Capture, Subject, Up
+from mvsam3d.evaluation.subjects import Answer, Capture, Subject
 from mvsam3d.geometry.hull import Cube, carved, cube_around, distances_inside, in_cube_frame, outline_distance
+from mvsam3d.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
 from mvsam3d.io.runs import Json
+from mvsam3d.io.scenes import transformed_mesh
 from mvsam3d.jobs import ViewWeights
 from mvsam3d.meshing.cleanup import cleaned
 from mvsam3d.meshing.isosurface import dense_cells, dual_contour
@@ -36,7 +39,7 @@ from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import reconstruct
 from mvsam3d.results import cameras_of
-from mvsam3d.types import Camera, Mesh, Photo
+from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
 
 Fusion = Literal["joint", "velocity"]
 WeightingName = Literal["mean", "entropy", "visibility", "mixed"]
@@ -64,7 +67,6 @@ class BestSingleView:
     """Ours on each photo alone, and of these the answer that the truth says is best: an oracle, which no real system can be."""
 
     model: str = "small"
-    cameras: bool = True
     device: str = "cpu"
 
 
@@ -258,10 +260,18 @@ class Oracle:
     """By which the best answer is chosen."""
 
 
+@dataclass(frozen=True)
+class Made:
+    """An answer, and what its reader should know of how it came about."""
+
+    answer: Answer
+    notes: tuple[str, ...] = ()
+
+
 def run_system(
     system: System, subject: Subject, inputs: Capture, out: Path, *, oracle: Oracle, seed: int, views: int
-) -> Answer:
-    """What the system makes of the photos.
+) -> Made:
+    """What the system makes of the photos, in the truth's frame where the system knows it.
 
     Args:
         subject: its name is all that a system learns of it, and `folder` alone uses that.
@@ -272,24 +282,66 @@ def run_system(
         views: number of photos, to find results made elsewhere.
     Raises: MvSam3dError: there is no answer; the message says why.
     """
-    start = time.perf_counter()
+    made = _made(system, subject, inputs, out, oracle, seed, views)
+    return replace(made, answer=in_truth_frame(made.answer))
+
+
+def _made(system: System, subject: Subject, inputs: Capture, out: Path, oracle: Oracle, seed: int, views: int) -> Made:
     match system:
         case Ours():
-            answer = _ours(system, inputs, seed)
+            return _ours(system, inputs, seed)
         case PlainMean(model, cameras, device):
-            answer = _ours(Ours(model, cameras, "velocity", "mean", device), inputs, seed)
+            return _ours(Ours(model, cameras, "velocity", "mean", device), inputs, seed)
         case BestSingleView():
-            answer = _best_single_view(system, inputs, oracle, seed)
+            return _best_single_view(system, inputs, oracle, seed)
         case VisualHull(resolution):
+            start = time.perf_counter()
             answer = visual_hull(inputs, resolution)
+            return Made(replace(answer, seconds=time.perf_counter() - start))
         case External(template, frame, up, limit):
             seconds = run_program(template, inputs, out, limit=limit)
-            return replace(answer_in(out / "out", frame=frame, up=up), seconds=seconds)
+            answer, notes = answer_in(out / "out", frame=frame, up=up)
+            return Made(replace(answer, seconds=seconds), notes)
         case Folder(path, frame, up):
-            return answer_in(found_for(path, subject.name, views), frame=frame, up=up)
+            return Made(*answer_in(found_for(path, subject.name, views), frame=frame, up=up))
         case _:
             assert_never(system)
-    return replace(answer, seconds=answer.seconds or time.perf_counter() - start)
+
+
+def in_truth_frame(answer: Answer) -> Answer:
+    """An answer that knows the way to the truth's frame, in that frame; any other as it is.
+
+    So no alignment has to find out what is known, and of turns that fit alike, as a cube's, the known one is kept. The solid stays
+    behind, as its grid cannot be turned: the mesh is what is judged.
+    """
+    matrix, mesh = answer.truth_from_answer, answer.mesh
+    if matrix is None or mesh is None:
+        return answer
+    back = np.linalg.inv(matrix)
+    cameras = answer.cameras
+    if cameras is not None:
+        cameras = tuple(replace(camera, camera_from_world=camera.camera_from_world @ back) for camera in cameras)
+    return replace(
+        answer,
+        mesh=transformed_mesh(mesh, matrix),
+        occupied=None,
+        gaussians=None if answer.gaussians is None else moved_cloud(answer.gaussians, matrix),
+        truth_from_answer=np.eye(4),
+        cameras=cameras,
+    )
+
+
+def moved_cloud(cloud: GaussianCloud, target_from_source: Float[np.ndarray, "4 4"]) -> GaussianCloud:
+    """A cloud in another frame; the way there is a similarity."""
+    matrix = torch.from_numpy(target_from_source).double()
+    scale = float(torch.linalg.det(matrix[:3, :3])) ** (1 / 3)
+    turned = matrix[:3, :3] / scale @ matrix_from_quaternion(cloud.rotations.double())
+    return replace(
+        cloud,
+        means=(cloud.means.double() @ matrix[:3, :3].T + matrix[:3, 3]).to(cloud.means),
+        scales=cloud.scales * scale,
+        rotations=quaternion_from_matrix(turned).to(cloud.rotations),
+    )
 
 
 @lru_cache(maxsize=2)
@@ -304,7 +356,7 @@ def _loaded(model: str, device: str) -> Models:
         raise InvalidOption(f"the device {device!r} cannot be used here ({str(problem).splitlines()[0]})") from problem
 
 
-def _ours(system: Ours, inputs: Capture, seed: int) -> Answer:
+def _ours(system: Ours, inputs: Capture, seed: int) -> Made:
     models = _loaded(system.model, system.device)
     own, weights = models.config.sampling.weighting, ViewWeights()
     if system.weighting is not None:
@@ -315,52 +367,58 @@ def _ours(system: Ours, inputs: Capture, seed: int) -> Answer:
         structure_weighting=weights.of_stage1(own),
         slat_weighting=weights.of_stage2(own),
     )
+    given = system.cameras and len(inputs.photos) > 1
     start = time.perf_counter()  # loading a model is not the object's time
     result = reconstruct(
         inputs.photos,
         models,
         config,
         torch.Generator().manual_seed(seed),
-        cameras=inputs.cameras if system.cameras and len(inputs.photos) > 1 else None,
+        cameras=inputs.cameras if given else None,
     )
     seconds = time.perf_counter() - start
     cells = torch.zeros((result.voxels.resolution,) * 3, dtype=torch.bool)
     cells[tuple(result.voxels.coords.long().T)] = True
-    every = len(result.kept) == len(inputs.photos)
-    return Answer(
+    kept = [inputs.photos[i] for i in result.kept]
+    answer = Answer(
         mesh=result.mesh,
         occupied=filled(cells[None])[0].numpy(),
         gaussians=result.gaussians,
         truth_from_answer=None if result.in_world is None else result.in_world.world_from_object,
-        cameras=tuple(cameras_of([inputs.photos[i] for i in result.kept], result)) if every else None,
+        cameras=tuple(cameras_of(kept, result)) if len(kept) == len(inputs.photos) else None,
         seconds=seconds,
     )
+    notes = ["one photo, so it was not given the camera"] if system.cameras and not given else []
+    if given and result.in_world is None:
+        notes.append("it did not believe the cameras")
+    if len(kept) < len(inputs.photos):
+        notes.append(f"it left out {len(inputs.photos) - len(kept)} of {len(inputs.photos)} photos")
+    return Made(answer, tuple(notes))
 
 
-def _best_single_view(system: BestSingleView, inputs: Capture, oracle: Oracle, seed: int) -> Answer:
-    """Cameras of the other photos follow from the chosen one's only with the true cameras, so they are left out.
-
-    The time is that of all photos.
-    """
-    best: tuple[float, Answer] | None = None
+def _best_single_view(system: BestSingleView, inputs: Capture, oracle: Oracle, seed: int) -> Made:
+    """The time is that of all photos. The cameras of the other photos are not known from one."""
+    best: tuple[float, Made, str] | None = None
     seconds, reasons, metric = 0.0, [], oracle.metric
     sign = 1 if higher_is_better(metric) else -1
     for i, photo in enumerate(inputs.photos):
         alone = replace(inputs, photos=(photo,), cameras=inputs.cameras[i : i + 1])
         try:
-            answer = _ours(Ours(system.model, system.cameras, device=system.device), alone, seed)
+            made = _ours(Ours(system.model, cameras=False, device=system.device), alone, seed)
         except MvSam3dError as problem:
             reasons.append(f"view {photo.name}: {problem}")
             continue
-        seconds += answer.seconds
-        judgement = oracle.judge(answer, alone)
+        seconds += made.answer.seconds
+        judgement = oracle.judge(in_truth_frame(made.answer), alone)
         if metric not in judgement.metrics:
             reasons.append(f"view {photo.name} has no {metric}: {judgement.missing}")
         elif best is None or sign * judgement.metrics[metric] > best[0]:
-            best = sign * judgement.metrics[metric], answer
+            best = sign * judgement.metrics[metric], made, photo.name
     if best is None:
         raise ObjectsFailed(f"no single view gives an answer that can be judged: {'; '.join(reasons)}")
-    return replace(best[1], seconds=seconds, cameras=best[1].cameras if len(inputs.photos) == 1 else None)
+    _, made, name = best
+    cameras = made.answer.cameras if len(inputs.photos) == 1 else None
+    return Made(replace(made.answer, seconds=seconds, cameras=cameras), (*made.notes, f"the best view is {name}"))
 
 
 def visual_hull(inputs: Capture, resolution: int) -> Answer:

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from mvsam3d.evaluation.measures import surface_samples
 from mvsam3d.evaluation.subjects import Subject
-from mvsam3d.geometry.cameras import centred_intrinsics, unproject
+from mvsam3d.geometry.cameras import centred_intrinsics, project, unproject
 from mvsam3d.io.scenes import transformed_mesh
 from mvsam3d.rendering.framing import square_around, turn_camera
 from mvsam3d.rendering.meshes import render_mesh
@@ -24,7 +24,7 @@ SIDE = 144  # pixels
 QUALITY = 82
 SIDES = ((35.0, 22.0), (215.0, 22.0))  # azimuth and elevation of the two cameras, degrees
 DISTANCE = 3.2  # from the middle of the truth's box, in its longest sides
-SHOWN = 1.5  # longest sides across a tile at that distance: a cube turned by 45 degrees fits
+FILLED = 0.88  # of a tile, by the true object: an answer may be larger
 MOST_PHOTOS = 8
 ERROR_SAMPLES = 60_000
 WORST = 0.05  # of the longest side: the end of the colour scale
@@ -36,16 +36,17 @@ PLAIN = 255
 
 
 def truth_cameras(truth: Mesh) -> tuple[Camera, ...]:
-    """The two cameras that all tiles of an object are seen by, for tiles of SIDE pixels; truth's frame, +Z up."""
+    """The two cameras that all tiles of an object are seen by, for tiles of SIDE pixels that it fills; truth's frame, +Z up."""
     low, high = truth.vertices.min(0).astype(np.float64), truth.vertices.max(0).astype(np.float64)
-    size = max(float((high - low).max()), 1e-12)
-    unit_from_truth = np.diag([1 / size] * 3 + [1.0])
-    unit_from_truth[:3, 3] = -(low + high) / 2 / size
-    lens = centred_intrinsics(SIDE, SIDE, SIDE * DISTANCE / SHOWN)
-    return tuple(
-        Camera(lens, turn_camera(azimuth, elevation, DISTANCE) @ unit_from_truth, SIDE, SIDE)
-        for azimuth, elevation in SIDES
-    )
+    unit_from_truth = np.eye(4)
+    unit_from_truth[:3, 3] = -(low + high) / 2
+    unit_from_truth[:3] /= max(float((high - low).max()), 1e-12)
+    poses = [turn_camera(azimuth, elevation, DISTANCE) @ unit_from_truth for azimuth, elevation in SIDES]
+    plain = centred_intrinsics(SIDE, SIDE, float(SIDE))
+    pixels = [project(Camera(plain, pose, SIDE, SIDE), truth.vertices)[0] for pose in poses]
+    reach = max(float(np.abs(found - SIDE / 2).max()) for found in pixels)
+    lens = centred_intrinsics(SIDE, SIDE, SIDE * (SIDE / 2 * FILLED) / max(reach, 1e-12))
+    return tuple(Camera(lens, pose, SIDE, SIDE) for pose in poses)
 
 
 def seen(mesh: Mesh, cameras: Sequence[Camera]) -> list[Tile]:

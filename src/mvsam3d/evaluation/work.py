@@ -111,7 +111,7 @@ def _done(piece: Piece) -> Outcome:
         return judged(answer, subject, photos, tests, protocol, _noise(piece), lpips=_lpips(piece.lpips))
 
     with tempfile.TemporaryDirectory(prefix="mvsam3d-") as folder:
-        answer = run_system(
+        made = run_system(
             piece.system.system,
             subject,
             inputs,
@@ -120,6 +120,7 @@ def _done(piece: Piece) -> Outcome:
             seed=piece.seed,
             views=piece.views,
         )
+    answer = made.answer
     judgement = judge(answer, inputs)
     record = Record(
         piece.item,
@@ -128,7 +129,7 @@ def _done(piece: Piece) -> Outcome:
         rule=None if judgement.alignment is None else judgement.alignment.rule,
         residual=None if judgement.alignment is None else judgement.alignment.residual,
         seconds=answer.seconds or None,
-        notes=subject.notes,
+        notes=made.notes,
     )
     if not judgement.metrics:
         why = "; ".join(f"{name}: {reason}" for name, reason in judgement.missing.items())
