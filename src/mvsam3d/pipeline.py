@@ -25,6 +25,7 @@ from mvsam3d.generation.latents import structure_noise
 from mvsam3d.generation.pose import camera_from_object, decode_poses, placed_camera, pose_from_similarity
 from mvsam3d.generation.running_weights import Recording, Watch, patches
 from mvsam3d.generation.slat_stage import SlatStatistics, sample_slat
+from mvsam3d.generation.steering import Steering
 from mvsam3d.generation.structure_stage import sample_structure
 from mvsam3d.generation.visibility_compat import public_visibility
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
@@ -315,9 +316,10 @@ def structure_latents(
     noise: torch.Generator,
     progress: structure_stage.Progress | None = None,
     *,
+    steering: Steering | None = None,
     watch: Watch | None = None,
 ) -> StructureLatents:
-    """Stage 1: one row of structure, and the pose latents of each view."""
+    """Stage 1: one row of structure, and the pose latents of each view; `steering` by a shape that is known beforehand."""
     size, flow = models.config, models.config.structure.flow
     sampling = structure_sampling(config, size)
     conditions = condition_tokens(models, "structure_condition", maps, config)
@@ -331,7 +333,7 @@ def structure_latents(
     shape = (flow.grid**3, flow.latent_channels)
     with models.at_work("structure_flow"):
         chunks = structure_stage.view_chunks(models.structure_flow, conditions, sampling, config.memory)
-        return sample_structure(velocity, chunks, shape, sampling, noise, watch=watch, progress=progress)
+        return sample_structure(velocity, chunks, shape, sampling, noise, steering=steering, watch=watch, progress=progress)
 
 
 def condition_tokens(

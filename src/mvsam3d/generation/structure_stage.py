@@ -23,6 +23,7 @@ from mvsam3d.generation.latents import combine, structure_noise
 from mvsam3d.generation.running_weights import Recording, RunningWeights, Watch, patches
 from mvsam3d.generation.schedule import network_time, shortcut_times
 from mvsam3d.generation.solver import Method, step
+from mvsam3d.generation.steering import Steering
 from mvsam3d.generation.weighting import Evidence, PlainMean, Weighting, needs_visibility
 from mvsam3d.models.structure_flow import Context, StructureFlow
 from mvsam3d.nn.probe import AttentionProbe
@@ -66,6 +67,7 @@ def sample_structure(
     config: StructureSampling,
     noise: torch.Generator,
     *,
+    steering: Steering | None = None,
     watch: Watch | None = None,
     progress: Progress | None = None,
 ) -> StructureLatents:
@@ -77,6 +79,7 @@ def sample_structure(
         latents: number and channels of the structure latent's tokens.
         config: steps, guidance, weighting.
         noise: CPU generator; one draw serves all views.
+        steering: what a shape that is known beforehand does to start and velocity.
         watch: observers.
         progress: told after each step.
     Returns: one row of structure, a row of each pose latent per view.
@@ -89,7 +92,8 @@ def sample_structure(
     start = combine(lambda latent: latent * config.noise_scale, structure_noise(*latents, noise, device=device))
     if watch.start is not None:
         watch.start(start)
-    x = _with_poses(start, lambda pose: pose.expand(views, *pose.shape[1:]))
+    steering = steering or Steering()
+    x = _with_poses(steering.begun(start), lambda pose: pose.expand(views, *pose.shape[1:]))
     running = RunningWeights(views, config.weighting, config.recording, patches(chunks[0]), Evidence(), watch)
     nothing = without_condition(replace(chunks[0], tokens=chunks[0].tokens[:1]))
 
@@ -101,8 +105,8 @@ def sample_structure(
     def unconditional(x: StructureLatents, t: float) -> StructureLatents:
         return velocity(x, t, nothing)
 
-    shared = guided(conditional, unconditional, config.guidance)
-    for done, (t, t_next) in enumerate(pairwise(shortcut_times(config.steps, config.rescale_t))):
+    shared = steering.corrected(guided(conditional, unconditional, config.guidance))
+    for done, (t, t_next) in enumerate(pairwise(steering.times(shortcut_times(config.steps, config.rescale_t)))):
         running.begin(done)
         x = step(shared, x, t, t_next, config.method)
         if progress is not None:
