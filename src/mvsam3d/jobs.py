@@ -22,7 +22,7 @@ from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed, PlainMe
 from mvsam3d.inspection import Extras
 from mvsam3d.io.cameras import load_cameras
 from mvsam3d.io.depth import load_depth
-from mvsam3d.io.photos import SkippedView, load_photos
+from mvsam3d.io.photos import SkippedView, load_photos, without_copies
 from mvsam3d.io.runs import RunFolder, run_folder
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_checkpoint, resident_bytes
@@ -342,6 +342,8 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     photos, skipped = load_photos(
         job.scene, object_name=job.object_name, views=job.views, skip_bad_views=job.skip_bad_views
     )
+    photos, copies = without_copies(photos)
+    skipped = (*skipped, *copies)
     names = [photo.name for photo in photos]
     depth = None if job.depth is None else inspection.depth_of(job.depth, photos, scene=scene)
     cameras = None if depth is None else depth.cameras

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mvsam3d.errors import BadPhoto, BadScene
 from mvsam3d.io import photos
-from mvsam3d.io.photos import load_photos, natural_key, read_mask
+from mvsam3d.io.photos import load_photos, natural_key, read_mask, without_copies
 
 H, W = 20, 30
 MASK = np.zeros((H, W), bool)
@@ -281,3 +281,16 @@ def test_scenes_that_are_none(tmp_path):
         save(grey_mask(), tmp_path / place / "0.png")
     with pytest.raises(BadScene, match="two mask folders"):
         load_photos(tmp_path, object_name="cup")
+
+
+def test_a_photo_given_twice_counts_once(tmp_path):
+    scene = scene_of(tmp_path, names=("0", "1", "2", "3"))
+    other = RGB.copy()
+    other[0, 0] = 255 - other[0, 0]
+    save(other, scene / "images" / "2.png")
+    save(grey_mask(~MASK), scene / "masks" / "cup" / "3.png")  # the same picture, another thing in it
+    kept, copies = without_copies(load_photos(scene)[0])
+    assert [photo.name for photo in kept] == ["0", "2", "3"]
+    assert [(view.name, view.reason) for view in copies] == [
+        ("1", "it is the same picture as view 0, with the same mask")
+    ]

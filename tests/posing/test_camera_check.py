@@ -70,3 +70,45 @@ def test_other_conventions_are_named(views: tuple[list[Photo], list[Camera]], op
     }
     with pytest.raises(InvalidOption, match=expected[opengl, inverted]):
         fitting_views(photos, given)
+
+
+def corkscrew(points: np.ndarray) -> np.ndarray:
+    """Three bars, each at right angles to the last: unlike its mirror image from every side."""
+    inside = np.zeros(points.shape[:-1], bool)
+    for low, high in (
+        ((-0.45, -0.45, -0.45), (-0.25, 0.45, -0.25)),
+        ((-0.45, 0.25, -0.45), (0.45, 0.45, -0.25)),
+        ((0.25, 0.25, -0.45), (0.45, 0.45, 0.45)),
+    ):
+        inside |= ((points >= low) & (points <= high)).all(-1)
+    return inside
+
+
+def test_mirrored_photos_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    photos, cameras = scene(np.eye(4), corkscrew)
+    mirrored = [replace(p, rgb=p.rgb[:, ::-1].copy(), mask=p.mask[:, ::-1].copy()) for p in photos]
+    with caplog.at_level(logging.WARNING):
+        kept = fitting_views([mirrored[2] if i == 2 else photo for i, photo in enumerate(photos)], cameras)
+    assert kept == (0, 1, 3, 4, 5, 6, 7)
+    assert "mirrored, the photo would fit" in caplog.text
+    with pytest.raises(InvalidOption, match="all photos are turned left to right"):
+        fitting_views(mirrored, cameras)
+
+
+def test_the_unit_of_the_cameras_does_not_matter(views: tuple[list[Photo], list[Camera]]) -> None:
+    photos, cameras = views
+    for unit in (1000.0, 1e-3):  # millimetres, kilometres
+        moved = []
+        for camera in cameras:
+            matrix = camera.camera_from_world.copy()
+            matrix[:3, 3] *= unit
+            moved.append(replace(camera, camera_from_world=matrix))
+        assert fitting_views(photos, moved) == tuple(range(8))
+
+
+def test_photos_of_two_objects_tell_nothing_together(views: tuple[list[Photo], list[Camera]]) -> None:
+    """Half of the masks are of a flat thing that lies elsewhere."""
+    photos, cameras = views
+    other = np.zeros_like(photos[0].mask)
+    other[-other.shape[0] // 4 :, : other.shape[1] // 3] = True
+    assert fitting_views([replace(p, mask=other) if i % 2 else p for i, p in enumerate(photos)], cameras) == ()

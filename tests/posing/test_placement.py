@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object
 from mvsam3d.geometry.cameras import centred_intrinsics, project
 from mvsam3d.geometry.hull import Cube, silhouette
@@ -14,10 +17,12 @@ from tests.posing.test_alignment import off_degrees, step
 SIDE = 96
 
 
-def scene(world_from_object: np.ndarray) -> tuple[list[Photo], list[Camera]]:
-    """Photos of the stepped block somewhere in a world."""
+def scene(
+    world_from_object: np.ndarray, solid: Callable[[np.ndarray], np.ndarray] = step
+) -> tuple[list[Photo], list[Camera]]:
+    """Photos of a solid, the stepped block, somewhere in a world."""
     lens = centred_intrinsics(SIDE, SIDE)
-    block = step(Cube(np.zeros(3), 1.0).cell_centres(48))
+    block = solid(Cube(np.zeros(3), 1.0).cell_centres(48))
     back = np.linalg.inv(world_from_object)
     photos, cameras = [], []
     for i, azimuth in enumerate(range(0, 360, 45)):
@@ -74,3 +79,15 @@ def test_a_camera_of_a_smaller_image() -> None:
     camera = Camera(centred_intrinsics(50, 40), np.eye(4), 50, 40)
     photo = Photo("0", np.zeros((80, 100, 3), np.uint8), np.ones((80, 100), bool))
     assert np.allclose(of_photo(camera, photo).intrinsics, centred_intrinsics(100, 80))
+
+
+def test_a_camera_of_another_shape_is_refused() -> None:
+    photo = Photo("p7", np.zeros((80, 100, 3), np.uint8), np.ones((80, 100), bool))
+    with pytest.raises(
+        InvalidOption, match=r"view p7: its camera is for 40 x 50 pixels, the photo has 100 x 80.*upright"
+    ):
+        of_photo(Camera(centred_intrinsics(40, 50), np.eye(4), 40, 50), photo)
+    with pytest.raises(InvalidOption, match="whole photo"):
+        of_photo(Camera(centred_intrinsics(50, 50), np.eye(4), 50, 50), photo)
+    nearly = Camera(centred_intrinsics(33, 27), np.eye(4), 33, 27)  # 1.25 in whole pixels
+    assert of_photo(nearly, photo).width == 100

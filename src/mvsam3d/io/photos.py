@@ -83,6 +83,24 @@ def load_photos(
     return tuple(photos), tuple(skipped)
 
 
+def without_copies(photos: Sequence[Photo]) -> tuple[tuple[Photo, ...], tuple[SkippedView, ...]]:
+    """The photos that differ, in pixels or mask, from all before them, and the others: a photo given twice would count twice."""
+    kept, skipped = list[Photo](), list[SkippedView]()
+    for photo in photos:
+        same = [
+            other.name
+            for other in kept
+            if np.array_equal(other.rgb, photo.rgb) and np.array_equal(other.mask, photo.mask)
+        ]
+        if same:
+            reason = f"it is the same picture as view {same[0]}, with the same mask"
+            logger.warning("view %s left out: %s", photo.name, reason)
+            skipped.append(SkippedView(photo.name, reason))
+        else:
+            kept.append(photo)
+    return tuple(kept), tuple(skipped)
+
+
 def natural_key(name: str) -> tuple[bool, int, list[tuple[bool, int, str]]]:
     """Sorts 2 before 10, numbers before words, and img2 before img10."""
     whole = bool(re.fullmatch(r"[0-9]+", name))

@@ -21,6 +21,7 @@ CELLS = 48
 LONG_SIDE = 240  # pixels of a photo that serve for as many cells
 MARGIN = 0.25  # of a cell beside an outline that is kept
 FITS = 0.7  # least IoU of a mask and the outline of the hull; right cameras reach .8, of thin things less, and wrong ones .5
+MIRRORED_FITS = 0.85  # nearly what a right view reaches, so that an object like its mirror image is not suspected
 SURE = 0.93  # where all reach this, no view is wrong
 GAIN = 0.03  # mean IoU that the other views win without a wrong one: one 40 degrees off costs them .05, a right one nothing
 LEAST_VIEWS = 4  # that tell a wrong one among them
@@ -50,8 +51,9 @@ def fitting_views(photos: Sequence[Photo], cameras: Sequence[Camera]) -> tuple[i
         return everything
     if wrong is not None:
         log.warning(
-            "view %s: its camera or its mask does not fit the others, so it tells nothing of the shape and gives no colours",
+            "view %s: its camera or its mask does not fit the others, so it tells nothing of the shape and gives no colours%s",
             photos[wrong].name,
+            "; mirrored, the photo would fit: turn it around" if _fits_mirrored(masks, cameras, wrong) else "",
         )
         return tuple(i for i in everything if i != wrong)
     _name_convention(masks, cameras)
@@ -95,8 +97,18 @@ def _wrong_view(masks: Sequence[Mask], cameras: Sequence[Camera], agreement: Flo
     return wrong if gains[wrong] >= GAIN else None
 
 
+def _fits_mirrored(masks: Sequence[Mask], cameras: Sequence[Camera], view: int) -> bool:
+    """Whether the views agree once the mask of one is turned left to right, as selfie cameras turn photos."""
+    turned = [mask[:, ::-1] if i == view else mask for i, mask in enumerate(masks)]
+    return bool(coarse_agreement(turned, cameras)[view] >= MIRRORED_FITS)
+
+
 def _name_convention(masks: Sequence[Mask], cameras: Sequence[Camera]) -> None:
     """Try what people mix up. Raises: InvalidOption: one of them fits."""
+    if coarse_agreement([mask[:, ::-1] for mask in masks], cameras).min() >= MIRRORED_FITS:
+        raise InvalidOption(
+            "the cameras fit the masks if all photos are turned left to right: they are mirrored, turn them around"
+        )
     for what, remedy, read in CONVENTIONS:
         if coarse_agreement(masks, [read(camera) for camera in cameras]).min() >= FITS:
             raise InvalidOption(f"the cameras fit the masks if they are read as {what}: {remedy}")

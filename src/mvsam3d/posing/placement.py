@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from_similarity
 from mvsam3d.geometry.cameras import resized
 from mvsam3d.models.lifting import LiftingNetwork
@@ -18,6 +19,7 @@ from mvsam3d.posing.camera_check import fitting_views
 from mvsam3d.posing.known_shape import KnownShape, known_shape
 from mvsam3d.types import Camera, InWorld, Photo, Pose, View
 
+OTHER_SHAPE = 0.02  # of the logarithm of width / height: more than rounding of sizes makes
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
 
 
@@ -80,8 +82,23 @@ def placed_by_cameras(
 
 
 def of_photo(camera: Camera, photo: Photo) -> Camera:
-    """The camera for the photo's own pixels; its image may have another size."""
+    """The camera for the photo's own pixels; its image may have another size.
+
+    Raises: InvalidOption: it is of another shape.
+    """
     height, width = photo.mask.shape
+    shape = camera.width / camera.height * height / width
+    if abs(np.log(shape)) > OTHER_SHAPE + 1 / min(camera.width, camera.height, width, height):
+        turned = abs(np.log(camera.height / camera.width * height / width)) <= OTHER_SHAPE
+        raise InvalidOption(
+            f"view {photo.name}: its camera is for {camera.width} x {camera.height} pixels, the photo has {width} x {height}"
+            + (
+                ": the photo lies on its side in the camera's file. Photos are turned upright by their EXIF tag before use; give the "
+                "camera of the upright photo, or remove the tag"
+                if turned
+                else ": give the camera of the whole photo, or the photo that the camera is of"
+            )
+        )
     return resized(camera, width, height)
 
 
