@@ -204,7 +204,8 @@ def check_error(
 
 def status_of(flags: str, scene: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.chdir(scene)
-    monkeypatch.setattr("mvsam3d.jobs.load_checkpoint", lambda folder: pytest.fail("the model was loaded"))
+    loaded = "mvsam3d.models.checkpoints.Checkpoint.models"
+    monkeypatch.setattr(loaded, lambda *_, **__: pytest.fail("the model was loaded"))
     try:
         return cli.main(["reconstruct", "photos", "--out", "out", *shlex.split(flags)])
     except SystemExit as stopped:

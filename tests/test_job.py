@@ -17,7 +17,6 @@ import torch
 import trimesh
 from PIL import Image
 
-from mvsam3d import jobs
 from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption, NoCameras, ObjectsFailed
 from mvsam3d.geometry.cameras import centred_intrinsics
 from mvsam3d.inspection import Extras
@@ -26,7 +25,7 @@ from mvsam3d.io.ply import read_ply
 from mvsam3d.io.runs import read_params
 from mvsam3d.io.scenes import read_scene
 from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, run_job, share_done
-from mvsam3d.models.checkpoints import load_checkpoint
+from mvsam3d.models.checkpoints import Checkpoint
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera
 from tests.toy_scene import write_depth, write_photos
@@ -254,7 +253,8 @@ def test_several_objects_are_kept_and_merged_and_failures_named(
 ) -> None:
     """One checkpoint is loaded; c has empty masks, d none."""
     loaded = []
-    monkeypatch.setattr(jobs, "load_checkpoint", lambda folder: loaded.append(folder) or load_checkpoint(folder))
+    load = Checkpoint.models
+    monkeypatch.setattr(Checkpoint, "models", lambda self, *how: loaded.append(self.folder) or load(self, *how))
     depth = shelf / "da3" / "da3_output.npz"
     job = Job(shelf / "photos", tmp_path / "out", object_name="a, b,c,d", depth=depth, search_poses=False)
     with pytest.raises(ObjectsFailed) as caught:

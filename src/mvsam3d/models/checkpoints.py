@@ -422,4 +422,6 @@ def load_checkpoint(folder: Path) -> tuple[Models, ModelConfig, dict[str, Any]]:
     Raises: CheckpointMismatch: a file is missing, broken, hostile, or does not fit the config.
     """
     opened = open_checkpoint(folder)
-    return opened.models(paged=False), opened.config, opened.card
+    models = opened.models(paged=False)
+    models.residence = None  # plain modules, which go where the caller sends them
+    return models, opened.config, opened.card
