@@ -34,6 +34,15 @@ def middle(vertices: Float[np.ndarray, "vertex 3"]) -> Float[np.ndarray, " 3"]:
     return centre
 
 
+def with_used_vertices(mesh: Mesh) -> Mesh:
+    """The mesh without vertices that no face uses: they would count for its box."""
+    used, faces = np.unique(mesh.faces, return_inverse=True)
+    if len(used) == len(mesh.vertices):
+        return mesh
+    colours, uv = (None if rows is None else rows[used] for rows in (mesh.vertex_colours, mesh.uv))
+    return Mesh(mesh.vertices[used], faces.reshape(-1, 3), colours, uv, mesh.texture)
+
+
 def merged(mesh: Mesh) -> tuple[Float[np.ndarray, "vertex 3"], Int64[np.ndarray, "face 3"]]:
     """The bare surface: vertices at one place are one, faces that thereby lose a corner are left out."""
     low, size = mesh.vertices.min(axis=0), max(longest_side(mesh.vertices), 1e-300)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,17 +17,18 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 from mvsam3d.errors import BadFile, BadScene, MvSam3dError
+from mvsam3d.evaluation.mesh_files import KINDS, Up, read_mesh_file
+from mvsam3d.evaluation.solids import Winding, longest_side, volume, winding_of, with_used_vertices
 from mvsam3d.geometry.cameras import resized
 from mvsam3d.io.cameras import load_cameras
-from mvsam3d.io.glb import read_glb
 from mvsam3d.io.photos import load_photos
 from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
 
 Inside = Callable[[Float[np.ndarray, "point 3"]], Bool[np.ndarray, " point"]]
-Up = Literal["y", "z"]
 INDEX = "index.json"
-KINDS = (".glb", ".obj", ".ply")
 LARGEST_INDEX = 256 << 20  # bytes
+MANY_FACES = 500_000
+FLAT = 1e-3  # least side of the box in longest sides
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def subject_files(folder: Path, *, split: str | None = None, up: Up = "y") -> tu
 
 
 def _indexed(folder: Path, split: str | None) -> tuple[SubjectFile, ...]:
+    if (folder / INDEX).stat().st_size > LARGEST_INDEX:
+        raise BadFile(f"{folder / INDEX} has more than {LARGEST_INDEX:,} bytes: it is no index of meshes")
     try:
         rows = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         found = [(f"{row['set']}-{row['id']}", str(row["file"]), str(row["split"])) for row in rows]
@@ -125,9 +128,26 @@ def _indexed(folder: Path, split: str | None) -> tuple[SubjectFile, ...]:
 
 
 def read_subject(file: SubjectFile) -> Subject:
-    """One true object. Raises: BadFile: broken, or empty."""
-    mesh = read_glb(file.path, z_up=file.up == "z")
-    return Subject(file.name, mesh, None, str(file.path))
+    """One true object, its faces turned outward if they all look inward. Raises: BadFile: broken, or without any surface."""
+    mesh, notes = read_mesh_file(file.path, file.up)
+    mesh = with_used_vertices(mesh)
+    unit = longest_side(mesh.vertices)
+    if not unit > 0 or not np.isfinite(unit):
+        raise BadFile(f"{file.path} has no extent: its {len(mesh.vertices)} vertices lie at one point or too far apart")
+    found = list(notes)
+    if len(mesh.faces) >= MANY_FACES:
+        found.append(f"{len(mesh.faces):,} faces: slow to judge")
+    if float(np.ptp(mesh.vertices, axis=0).min()) < FLAT * unit:
+        found.append("flat: it has no volume to speak of")
+    if mesh.texture is None and mesh.vertex_colours is None:
+        found.append("no colours: shown grey")
+    inside = winding_of(mesh)
+    if isinstance(inside, Winding) and volume(inside.vertices, inside.faces) < 0:
+        found.append("inside out: its faces were turned")
+        mesh, inside = replace(mesh, faces=mesh.faces[:, ::-1]), Winding(inside.vertices, inside.faces[:, ::-1].copy())
+    if not isinstance(inside, Winding):
+        found.append(f"not closed: {inside} open edges")
+    return Subject(file.name, mesh, inside if isinstance(inside, Winding) else None, str(file.path), tuple(found))
 
 
 def read_subjects(folder: Path, *, split: str | None = None, up: Up = "y", objects: int | None = None) -> Subjects:
