@@ -67,7 +67,7 @@ def run_program(template: str, inputs: Capture, work: Path, *, limit: float) -> 
     out.mkdir()
     for i, photo in enumerate(inputs.photos):
         Image.fromarray(photo.rgb).save(photos / f"{i}.png")
-        Image.fromarray(photo.mask).save(masks / f"{i}.png")
+        Image.fromarray(photo.mask * np.uint8(255)).save(masks / f"{i}.png")
     cameras = work / "cameras.json"
     write_cameras(cameras, {str(i): camera for i, camera in enumerate(inputs.cameras)})
     places = {"photos": photos, "masks": masks, "out": out, "cameras": cameras}

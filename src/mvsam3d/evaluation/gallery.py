@@ -147,7 +147,7 @@ def _problems(summary: Summary) -> str:
         title = f"{len(rows)} of {summary.asked} answers failed; means are over the others"
         parts.append(_details(title, _table(["object", "system", "views", "why"], rows), opened=len(rows) <= 5))
     if summary.unread:
-        title = f"{len(summary.unread)} objects cannot be used and are left out"
+        title = f"Left out, as they cannot be used: {len(summary.unread)} true objects"
         parts.append(_details(title, _table(["object", "why"], [list(row) for row in summary.unread]), opened=True))
     return f"<section class=problems>{''.join(parts)}</section>" if parts else ""
 

@@ -386,7 +386,7 @@ def _problems(summary: Summary) -> list[str]:
         parts += [f"## Failures: {count}", markdown(["object", "system", "views", "why"], rows)]
     if summary.unread:
         rows = [[name, one_line(why)] for name, why in summary.unread]
-        parts += [f"## Left out: {len(rows)} objects that cannot be used", markdown(["object", "why"], rows)]
+        parts += [f"## Left out: {len(rows)} object{'s' * (len(rows) > 1)} that cannot be used", markdown(["object", "why"], rows)]
     if summary.missing:
         found = [[s, str(v), m, str(n), one_line(why)] for (s, v, m, why), n in sorted(summary.missing.items())]
         parts += ["## Metrics that are missing", markdown(["system", "views", "metric", "answers", "why"], found)]
@@ -407,7 +407,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 # CSV
 
-Entry = str | float | None
+Entry = str | int | float | None
 UNSAFE = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would take what begins so for a formula
 
 
