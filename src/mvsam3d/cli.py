@@ -149,12 +149,27 @@ class Evaluate:
     """Folder with the weights of LPIPS (AlexNet); without it LPIPS is named as missing."""
 
 
+@dataclass(frozen=True)
+class Convert:
+    """A checkpoint folder, the public one too -> one of our own: safetensors, each copied backbone once."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Folder of a checkpoint."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder to make."""
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the weights of matrix products; norms and positions stay fp32."""
+    overwrite: bool = False
+    """Replace a checkpoint that is there."""
+
+
 Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Cameras, tyro.conf.subcommand("cameras")]
     | Annotated[Depth, tyro.conf.subcommand("depth")]
     | Annotated[Downsample, tyro.conf.subcommand("downsample")]
     | Annotated[View, tyro.conf.subcommand("view")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
 )
@@ -207,6 +222,8 @@ def _dispatch(command: Command) -> None:
             _downsample(command)
         case View():
             _view(command)
+        case Convert():
+            _convert(command)
         case Train():
             _train(command)
         case Evaluate():
@@ -303,6 +320,26 @@ def _view(command: View) -> None:
     from mvsam3d.serve.view import serve_view
 
     serve_view(command.folder, port=command.port, open_browser=not command.no_browser, announce=print)
+
+
+def _convert(command: Convert) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    from mvsam3d.models.checkpoints import DTYPES, checkpoint_folder
+    from mvsam3d.models.convert import convert_checkpoint
+
+    with Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn(), transient=True) as bars:
+        bar = bars.add_task("writing", total=None)
+        done = convert_checkpoint(
+            checkpoint_folder(str(command.source)),
+            command.out,
+            DTYPES[command.dtype],
+            overwrite=command.overwrite,
+            progress=lambda written, of: bars.update(bar, completed=written, total=of),
+        )
+    for copy, original in done.shared.items():
+        print(f"{copy}* is written once, as {original}*")
+    print(f"{done.folder}: {done.bytes / 2**20:,.1f} MiB of weights")
 
 
 def _train(command: Train) -> None:

@@ -25,7 +25,7 @@ from mvsam3d.io.depth import load_depth
 from mvsam3d.io.photos import SkippedView, load_photos, without_copies
 from mvsam3d.io.runs import RunFolder, run_folder
 from mvsam3d.models.bundle import Models
-from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_checkpoint, resident_bytes
+from mvsam3d.models.checkpoints import DTYPES, Checkpoint, checkpoint_folder, open_checkpoint, resident_bytes
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.embeddings import EmbeddingCache, default_folder
 from mvsam3d.nn.precision import use_fast_exact_matmul
@@ -137,6 +137,10 @@ class Job:
     """Bytes of the device that a stage may take, weights among them; None: what is free, less a margin."""
     cache: bool = True
     """Keep the embeddings of photos that large encoders make (`models.embeddings`)."""
+    scale_length: float | None = None
+    """Longest side of the object, metres."""
+    metric_cameras: bool = False
+    """The lengths of the given cameras are metres."""
     formats: tuple[Format, ...] = FORMATS
     extras: Extras = field(default_factory=Extras)
 
@@ -231,6 +235,14 @@ def check_job(job: Job) -> None:
         raise InvalidOption(f"{', '.join(asked)} says what cameras see: give --da3-output or --cameras")
     if job.guidance and not placed:
         raise InvalidOption("--guidance True lets cameras tell the shape: give --cameras or --da3-output")
+    if job.scale_length is not None and not 1e-4 <= job.scale_length <= 1e4:
+        raise InvalidOption(
+            f"--scale-length {job.scale_length:g}: give the object's longest side in metres, 0.0001 to 10000"
+        )
+    if job.metric_cameras and job.scale_length is not None:
+        raise InvalidOption("--metric-cameras and --scale-length both tell the object's size: choose one of them")
+    if job.metric_cameras and (job.cameras is None or job.cameras == "auto"):
+        raise InvalidOption("--metric-cameras says that given cameras are in metres: give their file with --cameras")
     if job.sight.depth and (job.depth is None or job.cameras is not None):
         raise InvalidOption(
             "--visibility-depth needs depth and cameras of one source: give --da3-output, and no --cameras"
@@ -318,7 +330,9 @@ def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several
         skipped = (*skipped, SkippedView(photos[i].name, reason))
     photos = tuple(photos[i] for i in result.kept)
     tell("writing", 0, 1)
-    facts = RunFacts(job.seed, {"name": job.model, "card": card}, options, skipped)
+    facts = RunFacts(
+        job.seed, {"name": job.model, "card": card}, options, skipped, job.scale_length, job.metric_cameras
+    )
     report = write_results(folder, photos, result, facts, job.formats)
     inspection.write_extras(
         job.extras,
@@ -417,17 +431,9 @@ def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
 
 def chosen_dtype(wanted: Precision, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     """The precision that a job runs in."""
-    match wanted:
-        case "auto":
-            return torch.float32 if device.type == "cpu" else checkpoint.half
-        case "fp32":
-            return torch.float32
-        case "bf16":
-            return torch.bfloat16
-        case "fp16":
-            return torch.float16
-        case _:
-            assert_never(wanted)
+    if wanted != "auto":
+        return DTYPES[wanted]
+    return torch.float32 if device.type == "cpu" else checkpoint.half
 
 
 def planned(loaded: Loaded, memory: int | None) -> MemoryBudget:

@@ -28,7 +28,7 @@ from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.image_encoder import ImageEncoder
 from mvsam3d.models.public_config import public_folder, read_public_config
 from mvsam3d.models.slat_trunk import TORSO
-from mvsam3d.models.tensor_files import fingerprint, read_tensors
+from mvsam3d.models.tensor_files import fingerprint, finite, read_tensors
 from mvsam3d.nn.sparse.convolution import SparseConv3d
 
 CONFIG, WEIGHTS, ENCODERS = "config.json", "weights.safetensors", "encoders.safetensors"
@@ -37,6 +37,7 @@ GENERATOR, EMBEDDER, COPY = (
     "_base_models.condition_embedder.",
     "_base_models.decoder.",
 )  # in public files
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # as commands name them
 PAGED_FROM = 1 << 30  # bytes of weights from which each network is in memory only while it is at work
 LARGEST_CONFIG = 1 << 20  # bytes; ours has a few thousand
 MOST_PARTS, MOST_BLOCKS, MOST_CHANNELS = 64, 128, 16_384  # of any size in a config; the public model has 24 blocks
@@ -50,6 +51,32 @@ def checkpoint_folder(model: str) -> Path:
         return Path(str(files("mvsam3d") / "weights" / "small"))
     named = Path("checkpoints") / model
     return Path(model) if Path(model).is_dir() or not named.is_dir() else named
+
+
+def check_fits(
+    module: nn.Module, weights: Mapping[str, Tensor], source: str, *, in_file: Callable[[str], str] = str
+) -> None:
+    """Hold keys, shapes and kinds of weights against a module. Raises: CheckpointMismatch, naming three of each difference."""
+    wanted = module.state_dict()
+    missing = [in_file(key) for key in wanted if key not in weights]
+    unknown = [in_file(key) for key in weights if key not in wanted]
+    shapes = [
+        f"{in_file(key)}: {tuple(weights[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    if missing or unknown or shapes:
+        raise CheckpointMismatch(
+            f"{source} is not a {type(module).__name__} of this size: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}, {len(shapes)} of another shape {shapes[:3]}. Try another --model."
+        )
+    kinds = [
+        in_file(key) for key, value in wanted.items() if weights[key].is_floating_point() != value.is_floating_point()
+    ]
+    if kinds:
+        raise CheckpointMismatch(
+            f"{source}: {len(kinds)} tensors of the wrong kind of number {kinds[:3]}. The file is damaged; get it again"
+        )
 
 
 def load_strictly(
@@ -71,37 +98,18 @@ def load_strictly(
         in_file: what the source calls a key.
     Raises: CheckpointMismatch: keys missing, unknown, of another shape, or not finite, by name.
     """
+    check_fits(module, weights, source, in_file=in_file)
     wanted = module.state_dict()
-    missing = [in_file(key) for key in wanted if key not in weights]
-    unknown = [in_file(key) for key in weights if key not in wanted]
-    shapes = [
-        f"{in_file(key)}: {tuple(weights[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in weights and weights[key].shape != value.shape
-    ]
-    if missing or unknown or shapes:
-        raise CheckpointMismatch(
-            f"{source} is not a {type(module).__name__} of this size: {len(missing)} keys missing {missing[:3]}, "
-            f"{len(unknown)} unknown {unknown[:3]}, {len(shapes)} of another shape {shapes[:3]}. Try another --model."
-        )
-    kinds = [key for key, value in wanted.items() if weights[key].is_floating_point() != value.is_floating_point()]
-    bad = kinds or [key for key in wanted if not _finite(weights[key])]
+    bad = [key for key in wanted if not finite(weights[key])]
     if bad:
         raise CheckpointMismatch(
-            f"{source}: {len(bad)} tensors {'of the wrong kind of number' if kinds else 'hold NaN or infinity'} "
-            f"{[in_file(key) for key in bad[:3]]}. The file is damaged; get it again"
+            f"{source}: {len(bad)} tensors hold NaN or infinity {[in_file(key) for key in bad[:3]]}. "
+            "The file is damaged; get it again"
         )
     chosen = dtypes or {}
     module.load_state_dict(
         {key: weights[key].to(device, chosen.get(key, value.dtype)) for key, value in wanted.items()}, assign=True
     )
-
-
-def _finite(value: Tensor) -> bool:
-    """Whether all numbers are finite: by their sum, which shows any that is not, and one by one where the sum is too large to tell."""
-    if not value.is_floating_point():
-        return True
-    return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.isfinite().all())
 
 
 def save_checkpoint(
@@ -139,8 +147,8 @@ def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return halved
 
 
-def _read_own(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, str]]:
-    """Config, card and shared tensors of a folder of ours. Raises: CheckpointMismatch."""
+def _read_own(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, str], torch.dtype]:
+    """Config, card, shared tensors and precision of a folder of ours. Raises: CheckpointMismatch."""
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointMismatch(
@@ -161,6 +169,9 @@ def _read_own(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, str]
             or len(shared) > 64
         ):
             raise ValueError("shared is not a short list of names")
+        half = content.get("half", "float32")
+        if half not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"half is {str(half)[:40]!r}, no precision")
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise CheckpointMismatch(
             f"{path} is not a model config: {_first_line(problem)}. Export the checkpoint again."
@@ -169,7 +180,7 @@ def _read_own(folder: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, str]
         raise CheckpointMismatch(
             f"{path}: the card is a {type(card).__name__}, not an object. Export the checkpoint again."
         )
-    return config, card, shared
+    return config, card, shared, getattr(torch, half)
 
 
 def _check_sizes(value: object, path: str = "model") -> None:
@@ -217,6 +228,10 @@ class Part:
     """Beginning of their names in the file."""
     inner: str = ""
     """Stands in its place in the network."""
+
+    def in_file(self, key: str) -> str:
+        """What the file calls a key of the network."""
+        return self.prefix + key.removeprefix(self.inner)
 
 
 @dataclass(frozen=True)
@@ -300,6 +315,11 @@ class Checkpoint:
         models.residence = Residence(device, dtype, load if paged else None, identity)
         return models
 
+    def check(self, module: nn.Module, network: str, weights: Mapping[str, Tensor]) -> None:
+        """Whether the tensors of a network are those of a module. Raises: CheckpointMismatch."""
+        part = self.parts[network]
+        check_fits(module, weights, str(part.file), in_file=part.in_file)
+
     def load(self, models: Models, network: str, device: torch.device, dtype: torch.dtype) -> None:
         """Fill one network strictly. Raises: CheckpointMismatch."""
         module = getattr(models, network)
@@ -310,7 +330,7 @@ class Checkpoint:
             str(part.file),
             device=device,
             dtypes=dtypes,
-            in_file=lambda key: part.prefix + key.removeprefix(part.inner),
+            in_file=part.in_file,
         )
         for encoder in module.modules():
             if isinstance(encoder, ImageEncoder):
@@ -352,10 +372,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     public = public_folder(folder)
     if public is not None and not (folder / CONFIG).is_file():
         return _open_public(public)
-    config, card, shared = _read_own(folder)
+    config, card, shared, half = _read_own(folder)
     networks = [name for name in _NETWORKS if name != "lifting" or config.lifting is not None]
     parts = {name: Part(folder / WEIGHTS, f"{name}.") for name in networks}
-    return Checkpoint(folder, config, card, parts, shared=shared)
+    return Checkpoint(folder, config, card, parts, shared=shared, half=half)
 
 
 _NETWORKS = (

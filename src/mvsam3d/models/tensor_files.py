@@ -240,3 +240,10 @@ def _checked_tensors(root: object, path: Path) -> dict[str, Tensor]:
 def _line(problem: Exception) -> str:
     text = str(problem).strip()
     return (text.splitlines()[0] if text else type(problem).__name__)[:200]
+
+
+def finite(value: Tensor) -> bool:
+    """Whether all numbers are finite: by their sum, which shows any that is not, and one by one where the sum is too large to tell."""
+    if not value.is_floating_point():
+        return True
+    return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.isfinite().all())
