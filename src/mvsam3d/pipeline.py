@@ -19,6 +19,7 @@ from torch import Tensor
 from mvsam3d.errors import InvalidOption, NothingFound
 from mvsam3d.generation import slat_stage, structure_stage
 from mvsam3d.generation.agreement import LEAST_VIEWS, agreeing
+from mvsam3d.generation.budget import MemoryBudget, mesh_bytes
 from mvsam3d.generation.evidence import cameras_in_object, tokens_of, tokens_seen, visibility
 from mvsam3d.generation.guidance import without_condition
 from mvsam3d.generation.latents import structure_noise
@@ -33,7 +34,7 @@ from mvsam3d.generation.weighting import Evidence
 from mvsam3d.geometry.transforms import inverse
 from mvsam3d.geometry.voxels import all_cells
 from mvsam3d.meshing.cleanup import cleaned, simplified
-from mvsam3d.meshing.isosurface import enclosed_by, extract_surface
+from mvsam3d.meshing.isosurface import CollectedField, collected, enclosed_by, extract_surface
 from mvsam3d.meshing.texture import textured
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig, SamplingDefaults
@@ -160,7 +161,7 @@ def reconstruct(
                 watch=watch,
                 started=observers.slat_start,
             )
-            gaussians, cubes = decoded(models, slat)
+            gaussians, cubes = decoded(models, slat, config.memory)
         with clock.stage("mesh"):
             surface = extract_surface(cubes, enclosed=enclosed_by(voxels)).to_mesh()
             if len(surface.faces) == 0:
@@ -194,6 +195,8 @@ def reconstruct(
         None if placement is None else placement.in_world(),
         result.views,
         result.seen_fraction,
+        result.coverage,
+        result.seen_by,
         seconds=clock.seconds,
     )
 
@@ -333,7 +336,9 @@ def structure_latents(
     shape = (flow.grid**3, flow.latent_channels)
     with models.at_work("structure_flow"):
         chunks = structure_stage.view_chunks(models.structure_flow, conditions, sampling, config.memory)
-        return sample_structure(velocity, chunks, shape, sampling, noise, steering=steering, watch=watch, progress=progress)
+        return sample_structure(
+            velocity, chunks, shape, sampling, noise, steering=steering, watch=watch, progress=progress
+        )
 
 
 def condition_tokens(
@@ -449,12 +454,16 @@ def structured_latents(
         )
 
 
-def decoded(models: Models, slat: Slat) -> tuple[GaussianCloud, CubeField]:
-    """Both decoders."""
+def decoded(models: Models, slat: Slat, budget: MemoryBudget) -> tuple[GaussianCloud, CubeField | CollectedField]:
+    """Both decoders; that of the mesh as a whole, or in parts where the whole is more than the budget allows."""
     x = SparseTensor(slat.features, SparseGrid.batched([slat.voxels.coords.to(slat.features.device)]))
     with models.at_work("gaussian_decoder"):
         (gaussians,) = models.gaussian_decoder(x)
     with models.at_work("mesh_decoder"):
+        if mesh_bytes(models.config.slat.mesh_decoder, len(slat.features), models.dtype) > budget.decoding:
+            made = models.mesh_decoder.in_parts(x)
+            parts = ((rows.cpu(), features.cpu()) for rows, features in made.parts)
+            return gaussians, collected(made.coords.cpu(), parts, made.resolution)
         (cubes,) = models.mesh_decoder(x, DECODE_ROWS)
     return gaussians, CubeField(cubes.coords.cpu(), cubes.features.cpu(), cubes.resolution)
 

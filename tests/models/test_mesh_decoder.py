@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mvsam3d.meshing.isosurface import extract_surface
+from mvsam3d.meshing.isosurface import collected, extract_surface
 from mvsam3d.models.mesh_decoder import MeshDecoder, MeshDecoderConfig, SubdivideBlock, norm_silu_
 from mvsam3d.models.slat_trunk import TrunkConfig, cast_torso
 from mvsam3d.nn.sparse import SparseConv3d, SparseGrid, SparseGroupNorm32, SparseTensor
@@ -109,6 +109,47 @@ def test_chunks_change_nothing() -> None:
     for whole, parts in zip(decoder(x), decoder(x, chunk_rows=301)):
         assert torch.equal(whole.coords, parts.coords)
         torch.testing.assert_close(whole.features, parts.features, rtol=1e-4, atol=1e-4)  # other orders of sums
+
+
+@pytest.mark.parametrize("part_rows", [1, 37, 100_000])
+@torch.no_grad()
+def test_parts_with_halos_equal_the_whole(part_rows: int) -> None:
+    """To the order of sums: 1e-5 of the largest value."""
+    decoder = awake(MeshDecoder(TINY))
+    for grid in (random_grid([60], 8), shell_grid(300, 16)):
+        x = SparseTensor(torch.randn(len(grid), 8, generator=torch.Generator().manual_seed(1)), grid)
+        (whole,) = decoder(x)
+        made = decoder.in_parts(x, part_rows)
+        rows, features = zip(*made.parts)
+        assert torch.equal(torch.cat(rows), torch.arange(len(whole.coords)))
+        assert torch.equal(made.coords, whole.coords)
+        assert made.resolution == whole.resolution
+        size = float(whole.features.abs().max())
+        torch.testing.assert_close(torch.cat(features), whole.features, rtol=0, atol=1e-5 * size)
+
+
+@torch.no_grad()
+def test_a_part_without_its_halo_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The halo counts: cells at the edge of a part see it."""
+    decoder = awake(MeshDecoder(TINY))
+    x = SparseTensor(torch.randn(60, 8, generator=torch.Generator().manual_seed(1)), random_grid([60], 8))
+    (whole,) = decoder(x)
+    with_halo = torch.unique
+    monkeypatch.setattr(torch, "unique", lambda table: with_halo(table[13]))  # the middle of the neighbourhood alone
+    _, features = zip(*decoder.in_parts(x, 37).parts)
+    assert float((torch.cat(features) - whole.features).abs().max()) > 1e-2 * float(whole.features.abs().max())
+
+
+@torch.no_grad()
+def test_the_surface_of_collected_parts_is_that_of_the_whole() -> None:
+    decoder = awake(MeshDecoder(TINY))
+    x = SparseTensor(torch.randn(200, 8, generator=torch.Generator().manual_seed(1)), shell_grid(200, 8))
+    (whole,) = decoder(x)
+    made = decoder.in_parts(x, 100)
+    a, b = extract_surface(whole), extract_surface(collected(made.coords, made.parts, made.resolution))
+    assert torch.equal(a.faces, b.faces)
+    torch.testing.assert_close(a.vertices, b.vertices, rtol=0, atol=1e-5)
+    torch.testing.assert_close(a.attributes, b.attributes, rtol=0, atol=1e-5)
 
 
 def test_chunks_refuse_gradients() -> None:

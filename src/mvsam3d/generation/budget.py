@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mvsam3d.models.mesh_decoder import COLOUR_CHANNELS, GEOMETRY_CHANNELS, MeshDecoderConfig
 from mvsam3d.types import Conditions
 
 
@@ -23,7 +24,7 @@ class MemoryBudget:
     """Of the views evaluated together. One view is always evaluated, whatever it takes."""
     keys_values: int = 2 << 30
     """Of keys and values of the condition that are kept over all steps; those of the other views are made anew at each."""
-    decoding: int = 2 << 30
+    decoding: int = 1 << 30
     """Of the mesh decoder, as a whole; where that takes more, it works in chunks."""
 
     def __str__(self) -> str:
@@ -33,13 +34,21 @@ class MemoryBudget:
 
 MARGIN = 0.1  # of what is free, left to others
 MOST_ACTIVATIONS = 1 << 30  # more views at once bring no speed
+MOST_DECODING = 1 << 30  # of a whole mesh; in parts, any mesh takes about as much
 
 
 def budget_of(memory: int, weights: int) -> MemoryBudget:
     """What is left of a device's memory beside the weights: a third for activations, the rest for keys and values."""
     room = max(memory - weights, 0)
     activations = min(room // 3, MOST_ACTIVATIONS)
-    return MemoryBudget(activations, room - activations, room)
+    return MemoryBudget(activations, room - activations, min(room, MOST_DECODING))
+
+
+def mesh_bytes(decoder: MeshDecoderConfig, voxels: int, dtype: torch.dtype) -> int:
+    """What the last subdivision of a whole mesh takes: three tensors of its width, and the features, which are float32."""
+    cells = voxels * 8 ** len(decoder.narrowing)
+    features = GEOMETRY_CHANNELS + COLOUR_CHANNELS * decoder.colour
+    return cells * (3 * (decoder.trunk.width // decoder.narrowing[-1]) * dtype.itemsize + 4 * features)
 
 
 def usable_memory(device: torch.device) -> int:

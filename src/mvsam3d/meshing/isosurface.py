@@ -5,7 +5,7 @@ faces come in the public system's order. A vertex or cell (x, y, z) of the grid 
 (x * (R + 1) + y) * (R + 1) + z (a cell by its lowest corner), so that sorted keys are the public order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,15 @@ class CornerAverage:
         return torch.searchsorted(self.keys, _corner_keys(_keys(coords, self.resolution), self.resolution))
 
 
+@dataclass(frozen=True)
+class CollectedField:
+    """What a surface needs of a decoded field: corner values averaged already, and each cell's weights."""
+
+    coords: Int32[Tensor, "voxel 3"]
+    average: CornerAverage
+    weights: Float[Tensor, "voxel 21"]  # raw
+
+
 def deformed_positions(
     vertices: Int64[Tensor, "vertex 3"], deform: Float[Tensor, "vertex 3"], resolution: int
 ) -> Float[Tensor, "vertex 3"]:
@@ -106,8 +115,28 @@ def enclosed_by(voxels: Voxels) -> Voxels:
     return Voxels(torch.from_numpy(closed).nonzero().int().to(voxels.coords.device), voxels.resolution)
 
 
+def collected(
+    coords: Int32[Tensor, "voxel 3"],
+    parts: Iterable[tuple[Int64[Tensor, " row"], Float[Tensor, "row channel"]]],
+    resolution: int,
+) -> CollectedField:
+    """Take up a field that is decoded part by part, each row once: a third of its memory, and none of it twice."""
+    weights = torch.empty(len(coords), WEIGHTS.stop - WEIGHTS.start)
+
+    def kept() -> Iterator[tuple[Int64[Tensor, " row"], Float[Tensor, "row channel"]]]:
+        for rows, features in parts:
+            weights[rows] = features[:, WEIGHTS]
+            yield rows, features
+
+    return CollectedField(coords, _averaged(coords, kept(), resolution), weights)
+
+
 def extract_surface(
-    field: CubeField, *, enclosed: Voxels | None = None, training: bool = False, chunk_rows: int = CHUNK
+    field: CubeField | CollectedField,
+    *,
+    enclosed: Voxels | None = None,
+    training: bool = False,
+    chunk_rows: int = CHUNK,
 ) -> Surface:
     """The surface of a decoded field; differentiable.
 
@@ -118,6 +147,9 @@ def extract_surface(
         training: every quad gets a centre vertex and four triangles, so that gamma receives gradients.
         chunk_rows: cells at a time, exact for any value.
     """
+    if isinstance(field, CollectedField):
+        cells = _surface_cells(field.coords, field.weights.__getitem__, field.average, enclosed, chunk_rows)
+        return dual_contour(cells, training=training, chunk_rows=chunk_rows)
     rows = field.features.__getitem__
     return extract_rows(
         field.coords, rows, field.resolution, enclosed=enclosed, training=training, chunk_rows=chunk_rows
@@ -146,12 +178,21 @@ def average_corners(
     coords: Int32[Tensor, "voxel 3"], features: FeatureRows, resolution: int, *, chunk_rows: int = CHUNK
 ) -> CornerAverage:
     """Scatter the corner values of all active cells to grid vertices, arithmetic mean."""
+    chunks = _chunks(torch.arange(len(coords), device=coords.device), chunk_rows)
+    return _averaged(coords, ((rows, features(rows)) for rows in chunks), resolution)
+
+
+def _averaged(
+    coords: Int32[Tensor, "voxel 3"],
+    parts: Iterable[tuple[Int64[Tensor, " row"], Float[Tensor, "row channel"]]],
+    resolution: int,
+) -> CornerAverage:
     keys = _corner_union(_sorted_unique(_keys(coords, resolution)), resolution)
     average = CornerAverage(keys, keys.new_zeros(len(keys), 4, dtype=torch.float32), resolution)
     total: Tensor | None = None
     count = torch.zeros(len(keys), device=keys.device)
-    for rows in _chunks(torch.arange(len(coords), device=coords.device), chunk_rows):
-        values = corner_values(features(rows), resolution).flatten(0, 1)
+    for rows, features in parts:
+        values = corner_values(features, resolution).flatten(0, 1)
         vertices = average.rows(coords[rows]).flatten()
         total = values.new_zeros(len(keys), values.shape[1]) if total is None else total
         total.index_add_(0, vertices, values)
@@ -169,11 +210,21 @@ def surface_cells(
     chunk_rows: int = CHUNK,
 ) -> SurfaceCells:
     """The cells with corners on both sides, active or beside active ones, with all that `dual_contour` needs."""
+    return _surface_cells(coords, lambda rows: features(rows)[:, WEIGHTS], average, enclosed, chunk_rows)
+
+
+def _surface_cells(
+    coords: Int32[Tensor, "voxel 3"],
+    weight_rows: FeatureRows,
+    average: CornerAverage,
+    enclosed: Voxels | None,
+    chunk_rows: int,
+) -> SurfaceCells:
     resolution = average.resolution
     cell_keys = _crossed_cells(average, enclosed)
     vertex_keys = _corner_union(cell_keys, resolution)
     values, sdf = _values_at(average, vertex_keys, enclosed)
-    weights = _cell_weights(coords, features, cell_keys, resolution, chunk_rows)
+    weights = _cell_weights(coords, weight_rows, cell_keys, resolution, chunk_rows)
     beta, alpha, gamma = activate_weights(weights[:, BETA], weights[:, ALPHA], weights[:, GAMMA])
     return SurfaceCells(
         coords=_coords(cell_keys, resolution),
@@ -417,7 +468,7 @@ def _cells_around(lower: Int64[Tensor, "edge 3"], axis: int, resolution: int) ->
 
 def _cell_weights(
     coords: Int32[Tensor, "voxel 3"],
-    features: FeatureRows,
+    weight_rows: FeatureRows,
     cell_keys: Int64[Tensor, " cell"],
     resolution: int,
     chunk: int,
@@ -428,7 +479,7 @@ def _cell_weights(
     for keys in _chunks(cell_keys, chunk):
         place, found = _find(active.values, keys)
         rows = active.indices[place[found]]
-        known = features(rows)[:, WEIGHTS].float()
+        known = weight_rows(rows).float()
         weights.append(known.new_zeros(len(keys), known.shape[1]).index_copy(0, found.nonzero()[:, 0], known))
     return torch.cat(weights)
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor, nn
 
 from mvsam3d.models.slat_trunk import SlatTrunk, TrunkConfig
 from mvsam3d.nn.sparse import SparseConv3d, SparseGroupNorm32, SparseTensor
-from mvsam3d.nn.sparse.subdivided import subdivided_conv3
+from mvsam3d.nn.sparse.grid import SparseGrid, neighbour_table
+from mvsam3d.nn.sparse.subdivided import subdivided_conv3, subdivided_rows
 from mvsam3d.types import CubeField
 
 GEOMETRY_CHANNELS = 8 + 8 * 3 + 21  # of a cell: sdf and deformation at its corners, weights of FlexiCubes
 COLOUR_CHANNELS = 8 * 6  # rgb and normal at its corners
+PART_ROWS = 1 << 14  # before the last subdivision: 131,072 cells, of 53 MB of features
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,58 @@ class SubdivideBlock(nn.Module):
         h.feats.view(len(skip), 8, -1).add_(skip[:, None])  # children of a voxel are consecutive and share its skip
         return h
 
+    def in_parts(
+        self, x: SparseTensor, part_rows: int
+    ) -> Iterator[tuple[Int64[Tensor, " row"], Float[Tensor, "row channel"]]]:
+        """The fine rows in order, a part at a time: their numbers and features. One batch element, no gradients."""
+        with torch.no_grad():
+            h = self._norms[0](x)
+            h = h.replace(F.silu(h.feats))
+            table = neighbour_table(x.coords)
+            scale, shift = self._statistics(h, table, part_rows)
+            for start in range(0, len(h.feats), part_rows):
+                own = torch.arange(start, min(start + part_rows, len(h.feats)), device=table.device)
+                around = torch.unique(table[:, own])  # the halo, and the part itself
+                around = around[around >= 0].long()
+                middle = subdivided_rows(h, self._convs[0], table[:, around])
+                middle = F.silu(torch.addcmul(shift, middle.float(), scale).to(middle.dtype))
+                place = torch.searchsorted(around, own)
+                fine = (8 * place[:, None] + torch.arange(8, device=place.device)).flatten()
+                grid = SparseGrid(x.coords[around], 1).fine
+                out = self._convs[1](SparseTensor(middle, grid)).feats[fine]
+                skip = self.skip_connection(SparseTensor(x.feats[own], SparseGrid(x.coords[own], 1))).feats
+                out.view(len(skip), 8, -1).add_(skip[:, None])
+                yield (8 * own[:, None] + torch.arange(8, device=own.device)).flatten(), out
+
+    def _statistics(
+        self, h: SparseTensor, table: Int32[Tensor, "27 voxel"], part_rows: int
+    ) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
+        """Scale and shift of the second norm, from all parts: means and sums of squares around them, brought together pair by pair."""
+        norm = self._norms[1]
+        count, mean, squares = 0, torch.zeros(norm.groups), torch.zeros(norm.groups)
+        for start in range(0, len(h.feats), part_rows):
+            middle = subdivided_rows(h, self._convs[0], table[:, start : start + part_rows]).float()
+            grouped = middle.view(len(middle), norm.groups, -1)
+            variance, own = (value.cpu().double() for value in torch.var_mean(grouped, dim=(0, 2), correction=0))
+            size = len(middle) * grouped.shape[2]
+            away, both = own - mean, count + size
+            mean, squares = mean + away * (size / both), squares + variance * size + away**2 * (count * size / both)
+            count = both
+        channels = len(norm.weight)
+        factor = torch.rsqrt(squares / max(count, 1) + 1e-5)
+        scale = _per_channel(factor.float(), channels).to(h.feats.device) * norm.weight.float()
+        return scale, norm.bias.float() - _per_channel(mean.float(), channels).to(h.feats.device) * scale
+
+
+@dataclass(frozen=True)
+class DecodedParts:
+    """A field that is made while it is read: once, part by part."""
+
+    coords: Int32[Tensor, "voxel 3"]
+    resolution: int
+    parts: Iterator[tuple[Int64[Tensor, " row"], Float[Tensor, "row channel"]]]
+    """Numbers of rows, in order, and their features."""
+
 
 class MeshDecoder(SlatTrunk):
     """Keys input_layer, blocks.i, upsample.i, out_layer."""
@@ -96,6 +151,36 @@ class MeshDecoder(SlatTrunk):
         features = self._features(h.feats, chunk_rows or max(len(h.feats), 1))
         coords = h.coords[:, 1:].contiguous()
         return [CubeField(coords[rows], features[rows], self.config.resolution) for rows in h.grid.slices]
+
+    def in_parts(self, x: SparseTensor, part_rows: int = PART_ROWS) -> DecodedParts:
+        """The field of one object, a part of its rows at a time: what `forward` gives, in a fraction of the memory.
+
+        Only the last subdivision is made in parts. Each is computed with a halo of the cells around it, so that its convolutions see
+        all they would see; the group norm between them, which needs all rows, takes its statistics in a first pass.
+
+        Args:
+            x: structured latents, one batch element.
+            part_rows: rows before the last subdivision in a part; eight times as many come out.
+        """
+        assert x.grid.batch_size == 1, "parts are of one object"
+        assert not torch.is_grad_enabled(), "parts are made anew at each pass: call under torch.no_grad()"
+        h = self.trunk(x)
+        for block in self._subdivisions()[:-1]:
+            h = block(h, 8 * part_rows)
+        scale = h.coords.new_tensor([2, 2, 2])
+        steps = torch.cartesian_prod(*[torch.arange(2, dtype=torch.int32, device=h.feats.device)] * 3)
+        fine = (h.coords[:, None, 1:] * scale + steps).flatten(0, 1)
+        return DecodedParts(fine, self.config.resolution, self._parts(h, part_rows))
+
+    def _parts(
+        self, x: SparseTensor, part_rows: int
+    ) -> Iterator[tuple[Int64[Tensor, " row"], Float[Tensor, "row channel"]]]:
+        last = self._subdivisions()[-1]
+        for rows, feats in last.in_parts(x, part_rows):
+            yield rows, self.out_layer(feats.to(self.out_layer.weight.dtype)).float()
+
+    def _subdivisions(self) -> list[SubdivideBlock]:
+        return [block for block in self.upsample if isinstance(block, SubdivideBlock)]
 
     def _features(self, feats: Float[Tensor, "voxel width"], chunk_rows: int) -> Float[Tensor, "voxel channel"]:
         dtype = self.out_layer.weight.dtype

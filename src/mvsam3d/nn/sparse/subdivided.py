@@ -37,6 +37,14 @@ def subdivided_conv3(x: SparseTensor, conv: SparseConv3d) -> SparseTensor:
     return SparseTensor(out + conv.conv.bias.to(dtype), x.grid.fine)
 
 
+def subdivided_rows(x: SparseTensor, conv: SparseConv3d, table: Int32[Tensor, "27 row"]) -> Float[Tensor, "fine out"]:
+    """The children of some rows alone, without gradients. `table`: their columns of the neighbour table of `x`, -1 for none."""
+    dtype = _working_dtype(x.feats.device.type, conv.conv.weight.dtype)
+    matrices = _matrices(conv.conv.weight.to(torch.promote_types(dtype, torch.float32)))
+    known = torch.where(table < 0, len(x.feats), table)
+    return _gather_multiply(x.feats.to(dtype), matrices, known) + conv.conv.bias.to(dtype)
+
+
 def subdivided_conv3_plain(x: SparseTensor, conv: SparseConv3d) -> SparseTensor:
     """The same, row by row of the fine grid."""
     out: SparseTensor = conv(subdivide(x))
@@ -68,12 +76,12 @@ class _Conv(torch.autograd.Function):
 
 
 def _gather_multiply(
-    feats: Float[Tensor, "voxel channel"], matrices: Float[Tensor, "8 8 channel out"], table: Int32[Tensor, "27 voxel"]
+    feats: Float[Tensor, "voxel channel"], matrices: Float[Tensor, "8 8 channel out"], table: Int32[Tensor, "27 row"]
 ) -> Float[Tensor, "fine out"]:
     padded = _padded(feats)
     matrices = matrices.flatten(1, 2).to(padded.dtype)
-    out = feats.new_empty(len(feats), 8, matrices.shape[2])
-    for rows, child in _pieces(len(feats)):
+    out = feats.new_empty(table.shape[1], 8, matrices.shape[2])
+    for rows, child in _pieces(table.shape[1]):
         around = padded.index_select(0, _rows(table[:, rows], OFFSETS[child])).view(-1, matrices.shape[1])
         out[rows, child] = around @ matrices[child]
     return out.flatten(0, 1)
