@@ -138,6 +138,9 @@ DEPTH, BARE, BROKEN = (f"--da3_output {folder}/da3_output.npz" for folder in ("d
         ("--model_tag nowhere", ("nowhere", "config.json")),
         ("--device tpu9", ("tpu9",)),
         ("--device meta", ("meta",)),
+        ("--scale_length 0", ("--scale-length 0", "0.0001 to 10000")),
+        ("--scale_length 1 --metric_cameras --cameras c.json", ("--metric-cameras", "choose one")),
+        ("--metric_cameras", ("--metric-cameras", "--cameras")),
         # blocks and steps of the model
         ("--stage1_entropy_layer 24", ("--stage1-entropy-layer 24", "0 to 3")),
         ("--stage1_entropy_layer -1", ("--stage1-entropy-layer -1", "0 to 3")),

@@ -26,8 +26,9 @@ from mvsam3d.io.runs import read_params
 from mvsam3d.io.scenes import read_scene
 from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, run_job, share_done
 from mvsam3d.models.checkpoints import Checkpoint
+from mvsam3d.results import RunFacts, metres_per_unit
 from mvsam3d.training.objects import look_at
-from mvsam3d.types import Camera
+from mvsam3d.types import Camera, GaussianCloud, InWorld, Mesh, Reconstruction, Voxels
 from tests.toy_scene import write_depth, write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -212,6 +213,36 @@ def test_the_options_in_the_report_are_those_of_the_job(results: tuple[Path, Pat
     assert (options["weights"]["stage1"], options["weights"]["stage1_layer"]) == ("mean", 3)
     assert options["search_poses"] is True
     assert json.dumps(options) in (results[2] / "inference.log").read_text()
+
+
+def test_the_objects_own_length_makes_the_mesh_metric(tmp_path: Path, results: tuple[Path, Path, Path]) -> None:
+    report = run_job(Job(SCENE, tmp_path / "out", views=("1",), scale_length=0.32))
+    (mesh,) = trimesh.load(tmp_path / "out" / "result.glb").geometry.values()
+    assert max(mesh.extents) == pytest.approx(0.32, rel=1e-4)
+    assert max(report["size"]["bounding_box_m"]) == pytest.approx(0.32, rel=1e-4)
+    assert report["size"]["metric"] is True
+    without = results[2]  # of the same view
+    assert json.loads((without / "report.json").read_text())["size"] == {"metric": False}
+    assert (without / "result.ply").read_bytes() == (tmp_path / "out" / "result.ply").read_bytes()
+    (same,) = trimesh.load(without / "result.glb").geometry.values()
+    unit = report["size"]["metres_per_object_unit"]
+    np.testing.assert_allclose(mesh.vertices, unit * same.vertices, atol=1e-6)
+
+
+def test_a_size_from_metric_cameras() -> None:
+    """Closed form: the object frame is three of the world's metres long."""
+    triangle = Mesh(np.array([[0, 0, 0], [1, 0, 0], [0, 0.5, 0]], np.float32), np.array([[0, 1, 2]]))
+    world_from_object = np.diag([3.0, 3.0, 3.0, 1.0])
+    world_from_object[:3, :3] = 3 * np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
+    cloud = GaussianCloud(*(torch.zeros(0, *size) for size in ((3,), (3,), (4,), (), (3,))))
+    lost = Reconstruction(triangle, cloud, Voxels(torch.zeros(0, 3, dtype=torch.int32), 32), (), (), ())
+    placed = replace(lost, in_world=InWorld(world_from_object, 0.9, "hull"))
+    facts = RunFacts(0, {}, {})
+    assert metres_per_unit(placed, facts) is None
+    assert metres_per_unit(placed, replace(facts, metric_cameras=True)) == pytest.approx(3.0)
+    assert metres_per_unit(lost, replace(facts, longest_side=2.0)) == pytest.approx(2.0)
+    with pytest.raises(InvalidOption, match="--scale-length"):
+        metres_per_unit(lost, replace(facts, metric_cameras=True))
 
 
 @pytest.mark.parametrize(("formats", "left_out"), [(("mesh",), "result.ply"), (("gaussian",), "result.glb")])

@@ -122,6 +122,10 @@ class Reconstruct:
     cameras: str = "none"
     """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, the folder of a COLMAP model; auto looks for them
     in the photos (extra "pose"; see `mvsam3d cameras`); none. They tell shape and poses, and where photos see the surface."""
+    metric_cameras: bool = False
+    """The cameras' lengths are metres: result.glb is then in metres too."""
+    scale_length: float | None = None
+    """The object's longest side, metres, if you measured it: result.glb is then in metres."""
     da3_output: Path | None = None
     """da3_output.npz of `mvsam3d depth`: point maps, and cameras if --cameras is left out."""
     pose_view: str = "first"
@@ -203,6 +207,8 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         fusion=flags.fusion,
         weights=_weights(flags),
         cameras=_cameras(flags.cameras),
+        metric_cameras=flags.metric_cameras,
+        scale_length=flags.scale_length,
         depth=flags.da3_output,
         sight=Sight(
             flags.self_occlusion_tolerance,

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object
 from mvsam3d.geometry.frames import GLB_FROM_OBJECT, P3D_FROM_CAMERA
 from mvsam3d.io.glb import write_glb
@@ -42,6 +43,8 @@ class RunFacts:
     model: Mapping[str, Json]
     options: Mapping[str, Json]
     skipped: Sequence[SkippedView] = ()
+    longest_side: float | None = None  # of the object's bounding box, metres, if somebody measured it
+    metric_cameras: bool = False  # the given cameras' lengths are metres
 
 
 def write_results(
@@ -54,19 +57,37 @@ def write_results(
     """Write params.npz, preview.png, report.json, and result.glb and result.ply by the formats; returns the report."""
     pose, view = result.poses[result.reference], result.views[result.reference]
     placed = {"camera_from_object": camera_from_object(pose).double().numpy()}
+    size = metres_per_unit(result, facts)
     if "mesh" in formats:
-        write_glb(folder.path("result.glb"), result.mesh, matrices=placed)
+        write_glb(folder.path("result.glb"), result.mesh, matrices=placed, metres_per_unit=size)
     if "gaussian" in formats:
         write_ply(folder.path("result.ply"), result.gaussians)
     known = len(photos) > 1 or view.pointmap is not None
     pointmap = (view.pointmap_scale, view.pointmap_shift) if known else None
     write_params(folder.path("params.npz"), pose, result.voxels, pointmap=pointmap, matrices={**MATRICES, **placed})
     cameras = cameras_of(photos, result)
-    sheet = preview(photos, result.mesh, result.gaussians, cameras)
+    sheet = preview(photos, result.mesh, result.gaussians, cameras, coverage=result.coverage)
     Image.fromarray(sheet).save(folder.path("preview.png"), optimize=False)
     report = _report(photos, result, cameras, facts)
     folder.write_json("report.json", report)
     return report
+
+
+def metres_per_unit(result: Reconstruction, facts: RunFacts) -> float | None:
+    """Length of a unit of the object frame, by the object's measured side or by metric cameras; None: neither is known.
+
+    Raises: InvalidOption: the cameras tell no place of the object, so that their lengths are not those of its frame.
+    """
+    if facts.longest_side is not None:
+        return facts.longest_side / float(np.ptp(result.mesh.vertices, axis=0).max())
+    if not facts.metric_cameras:
+        return None
+    if result.in_world is None:
+        raise InvalidOption(
+            "--metric-cameras, but the cameras do not tell where the object is: see the warnings, or measure the object's longest side "
+            "and give --scale-length"
+        )
+    return float(np.cbrt(np.linalg.det(result.in_world.world_from_object[:3, :3])))
 
 
 def cameras_of(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
@@ -95,10 +116,14 @@ def _report(
         "reference_view": photos[result.reference].name,
         "skipped_views": [{"name": view.name, "reason": view.reason} for view in facts.skipped],
         "frames": {name: _matrix(matrix) for name, matrix in MATRICES.items()},
-        "world": _world(result),
+        "world": _world(result, metric=facts.metric_cameras),
+        "size": _size(result, facts),
         "colours": {
             "from_photos": [photos[i].name for i in result.painted_by],
             "seen_fraction": round(result.seen_fraction, 4),
+            "seen_by": {
+                photos[i].name: round(seen, 4) for i, seen in zip(result.painted_by, result.seen_by, strict=True)
+            },
         },
         "mesh": {"vertices": len(result.mesh.vertices), "faces": len(result.mesh.faces)},
         "gaussians": len(result.gaussians.means),
@@ -109,7 +134,22 @@ def _report(
     }
 
 
-def _world(result: Reconstruction) -> dict[str, Json] | None:
+def _size(result: Reconstruction, facts: RunFacts) -> dict[str, Json]:
+    """Whether lengths are known, and then result.glb is in metres; result.ply and params.npz are in units of the object frame."""
+    metres = metres_per_unit(result, facts)
+    if metres is None:
+        return {"metric": False}
+    sides = metres * np.ptp(result.mesh.vertices, axis=0)
+    source = "--scale-length" if facts.longest_side is not None else "--metric-cameras"
+    return {
+        "metric": True,
+        "from": source,
+        "metres_per_object_unit": metres,
+        "bounding_box_m": [round(float(side), 5) for side in sides],
+    }
+
+
+def _world(result: Reconstruction, *, metric: bool) -> dict[str, Json] | None:
     """Where the object is among cameras that were given; null if none were, or they tell no shape."""
     if result.in_world is None:
         return None
@@ -117,7 +157,7 @@ def _world(result: Reconstruction) -> dict[str, Json] | None:
         "world_from_object": _matrix(result.in_world.world_from_object),
         "shape_from": result.in_world.source,
         "model_agreement": round(result.in_world.agreement, 4),
-        "metric": False,  # lengths are in the cameras' units, whatever those are
+        "metric": metric,  # if not, lengths are in the cameras' units, whatever those are
     }
 
 

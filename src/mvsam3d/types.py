@@ -195,4 +195,6 @@ class Reconstruction:
     in_world: InWorld | None = None  # None: the cameras tell neither shape nor poses
     painted_by: tuple[int, ...] = ()  # the views whose photos gave colours; where none did, colours are the model's
     seen_fraction: float = 0.0  # of the surface, seen by one of those or more
+    coverage: Mesh | None = None  # the mesh painted by how many of those see each place; None: no photo gave colours
+    seen_by: tuple[float, ...] = ()  # of the surface, seen by each of those
     seconds: dict[str, float] = field(default_factory=dict)  # per stage

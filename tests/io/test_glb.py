@@ -81,6 +81,16 @@ def test_extras_name_the_frame_and_the_way_back(tmp_path):
     np.testing.assert_array_equal(scene.metadata["camera_from_object"], np.diag([2.0, 2, 2, 1]))
 
 
+def test_a_file_in_metres_says_how_to_come_back(tmp_path):
+    mesh = textured()
+    write_glb(tmp_path / "a.glb", mesh, metres_per_unit=0.25)
+    scene = trimesh.load(tmp_path / "a.glb", process=False)
+    (stored,) = scene.geometry.values()
+    np.testing.assert_allclose(np.sort(stored.extents), np.sort(0.25 * np.ptp(mesh.vertices, axis=0)), rtol=1e-6)
+    matrix = np.array(scene.metadata["object_from_glb"])
+    np.testing.assert_allclose(stored.vertices @ matrix[:3, :3].T, mesh.vertices, rtol=1e-6)
+
+
 def test_vertex_colours_are_linear(tmp_path):
     mesh = coloured()
     write_glb(tmp_path / "a.glb", mesh)

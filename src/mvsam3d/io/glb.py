@@ -6,6 +6,7 @@ textures but linear light in vertex colours (COLOR_0). The scene's extras name t
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,14 @@ SHARED_LIMIT = 32  # vertices at one place; more are no seam but a broken mesh
 Matrices = Mapping[str, Float[np.ndarray, "4 4"]]  # by name, target_from_source
 
 
-def write_glb(path: Path, mesh: Mesh, *, raw_colours: bool = False, matrices: Matrices | None = None) -> None:
+def write_glb(
+    path: Path,
+    mesh: Mesh,
+    *,
+    raw_colours: bool = False,
+    matrices: Matrices | None = None,
+    metres_per_unit: float | None = None,
+) -> None:
     """Write the mesh, whole or not at all; the bytes depend on the arguments alone.
 
     With uv and texture: a PBR material, not metallic, fully rough, the texture its base colour. Else with vertex
@@ -37,17 +45,32 @@ def write_glb(path: Path, mesh: Mesh, *, raw_colours: bool = False, matrices: Ma
         raw_colours: instead of all that, what the public system writes: uint8 vertex colours as they are, no normals,
             no material. Viewers show them too bright.
         matrices: further ones for the scene's extras, as camera_from_object.
+        metres_per_unit: length of a unit of the object frame: the file is in metres then, as `object_from_glb` says. None: it is not known,
+            and the file is in units of the object frame.
     Raises: BadFile: an empty mesh, NaN, or faces that point outside the vertices.
     """
-    write_whole(path, glb_bytes(mesh, raw_colours=raw_colours, matrices=matrices, name=str(path)))
+    content = glb_bytes(
+        mesh, raw_colours=raw_colours, matrices=matrices, metres_per_unit=metres_per_unit, name=str(path)
+    )
+    write_whole(path, content)
 
 
-def glb_bytes(mesh: Mesh, *, raw_colours: bool = False, matrices: Matrices | None = None, name: str = "GLB") -> bytes:
+def glb_bytes(
+    mesh: Mesh,
+    *,
+    raw_colours: bool = False,
+    matrices: Matrices | None = None,
+    metres_per_unit: float | None = None,
+    name: str = "GLB",
+) -> bytes:
     """The file that `write_glb` writes; `name` is for errors."""
     check_mesh(mesh, name)
     builder = Builder()
-    add_surface(builder, "geometry_0", mesh, GLB_FROM_OBJECT[:3, :3], raw_colours=raw_colours)
-    return builder.content(frame_extras("glb", {"object_from_glb": OBJECT_FROM_GLB, **(matrices or {})}))
+    metres = 1.0 if metres_per_unit is None else metres_per_unit
+    sized = mesh if metres_per_unit is None else replace(mesh, vertices=mesh.vertices * metres)
+    add_surface(builder, "geometry_0", sized, GLB_FROM_OBJECT[:3, :3], raw_colours=raw_colours)
+    back = OBJECT_FROM_GLB @ np.diag([1 / metres] * 3 + [1.0])
+    return builder.content(frame_extras("glb", {"object_from_glb": back, **(matrices or {})}))
 
 
 def add_surface(

@@ -61,6 +61,11 @@ class PhotoTexture:
     shift: Shift  # what was done to the model's colours
     pixels_per_texel: float  # side of a texel in the photo that shows it finest, over most of the surface
 
+    def seen_by(self) -> tuple[float, ...]:
+        """The part of the surface that each photo sees, by the middles of the faces."""
+        area = np.linalg.norm(face_normals(self.mesh.vertices, self.mesh.faces), axis=1)
+        return tuple(float(area[seen].sum() / max(float(area.sum()), 1e-30)) for seen in self.face_views)
+
 
 def photo_textured(
     mesh: Mesh, photos: Sequence[Photo], cameras: Sequence[Camera], config: PhotoTextureConfig | None = None

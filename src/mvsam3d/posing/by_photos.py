@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mvsam3d.meshing.outline_fit import OutlineFit, fitted_to_outlines
-from mvsam3d.meshing.photo_texture import PhotoTextureConfig, photo_textured
+from mvsam3d.meshing.photo_texture import PhotoTextureConfig, coverage_mesh, photo_textured
 from mvsam3d.meshing.splat_colours import photo_coloured
 from mvsam3d.meshing.warp import warped_cloud
 from mvsam3d.rendering.silhouettes import silhouette_iou
@@ -44,6 +44,10 @@ class Painted:
     gaussians: GaussianCloud
     views: tuple[int, ...]  # the photos that gave colours; none: all colours are the model's
     seen_fraction: float  # of the surface, seen by one of them or more
+    coverage: Mesh | None = (
+        None  # the mesh painted by how many of them see each place (`meshing.photo_texture.coverage_colours`)
+    )
+    seen_by: tuple[float, ...] = ()  # of the surface, seen by each of them
 
 
 def explained_views(
@@ -101,4 +105,4 @@ def painted(
     shown, placed = [photos[i] for i in used], [cameras[i] for i in used]
     textured = photo_textured(mesh, shown, placed, config.colours)
     cloud = photo_coloured(gaussians, mesh, shown, placed, gains=textured.gains)
-    return Painted(textured.mesh, cloud, used, textured.seen_fraction)
+    return Painted(textured.mesh, cloud, used, textured.seen_fraction, coverage_mesh(textured), textured.seen_by())

@@ -32,9 +32,10 @@ def preview(
     gaussians: GaussianCloud | None,
     cameras: Sequence[Camera] | None = None,
     *,
+    coverage: Mesh | None = None,
     side: int = 192,
 ) -> Picture:
-    """A sheet: the photos with their masks outlined; mesh and splats from each photo's camera; both on a turntable.
+    """A sheet: the photos with their masks outlined; mesh and splats from each photo's camera; both on a turntable; coverage.
 
     Args:
         photos: as given; of more than MOST_PHOTOS an even choice is shown.
@@ -42,6 +43,7 @@ def preview(
         gaussians: likewise.
         cameras: each photo's, with the object frame as the world (`camera_from_world` may scale); None: no renders
             beside the photos.
+        coverage: the mesh painted by how many photos see each place (`meshing.photo_texture.coverage_mesh`), for a row of its own.
         side: of a tile, in pixels.
     """
     assert cameras is None or len(cameras) == len(photos), "a camera for each photo"
@@ -63,6 +65,9 @@ def preview(
             rows.append(
                 (f"splats, {label}", [_tile(render_splats(gaussians, k, pose, side, side)[0]) for k, pose in views])
             )
+    if coverage is not None:
+        label = "how many photos gave each place its colour: grey none (there the colours are the model's), violet few, yellow many"
+        rows.append((label, [_tile(render_mesh(coverage, k, pose, side, side, shade=False)[0]) for k, pose in turns]))
     return _sheet([row for row in rows if row[1]], side)
 
 
