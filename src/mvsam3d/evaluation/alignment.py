@@ -22,13 +22,13 @@ Rule = Literal["none", "icp-4", "icp-24", "true pose"]
 Points = Float[np.ndarray, "point 3"]
 Matrix = Float[np.ndarray, "4 4"]
 
-TRIED = 500  # points with which every start is tried
-TRIED_STEPS = 12
-REFINED = 4  # starts that are followed to the end
-FITTED = 4000  # points with which they are
-STEPS = 60
+DENSE = 10_000  # points of each surface among which the nearest are looked for
+TRIED, TRIED_STEPS = 400, 10  # points and steps with which every start is tried
+KEPT = 3  # starts that are followed further, beside the first
+FOLLOWED, FOLLOWED_STEPS = 1200, 40
+FITTED, FITTED_STEPS = 4000, 30  # of the best
 STILL = 1e-5  # of the truth's size: a step that moves the points less is the last
-ALIKE = 1.02  # of several fits within 2 % of the best residual the one that turns least is taken
+ALIKE = 1.05  # of several fits within 5 % of the best residual (as far as FOLLOWED points tell) the one that turns least is taken
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,14 @@ def similarity_icp(truth: Points, answer: Points, rotations: Sequence[Float[np.n
     """truth_from_answer that brings nearest points closest in squares, from the best of several rotations."""
     centre, size = _spread(truth)
     answer_centre, answer_size = _spread(answer)
-    fit = _Fit((truth - centre) / size, (answer - answer_centre) / answer_size)
+    fit = _Fit((truth[:DENSE] - centre) / size, (answer[:DENSE] - answer_centre) / answer_size)
     tried = [fit.followed(rotation_matrix(rotation), TRIED, TRIED_STEPS) for rotation in rotations]
-    ends = [fit.followed(matrix, FITTED, STEPS) for _, matrix in sorted(tried, key=lambda found: found[0])[:REFINED]]
+    order = sorted(range(len(tried)), key=lambda i: tried[i][0])[:KEPT]
+    ends = [fit.followed(tried[i][1], FOLLOWED, FOLLOWED_STEPS) for i in sorted({0, *order})]
     best = min(error for error, _ in ends)
     alike = [matrix for error, matrix in ends if error <= ALIKE * best]
-    found = max(alike, key=lambda matrix: float(np.trace(matrix[:3, :3]) / np.cbrt(np.linalg.det(matrix[:3, :3]))))
+    least = max(alike, key=lambda matrix: float(np.trace(matrix[:3, :3]) / np.cbrt(np.linalg.det(matrix[:3, :3]))))
+    _, found = fit.followed(least, FITTED, FITTED_STEPS)
     back: Matrix = _placed(centre, size) @ found @ np.linalg.inv(_placed(answer_centre, answer_size))
     return back
 

@@ -30,7 +30,9 @@ class Ring:
     views: int = 4
     elevation: float = 20.0  # degrees
     azimuth: float = 30.0  # degrees, of the first: 0 looks at the front from -Y, 90 at the +X side
-    distance: float = 2.5  # from the middle of the box, in its longest sides
+    distance: float = (
+        2.6  # from the middle of the box, in its longest sides: a cube is just in the picture from everywhere
+    )
     field_of_view: float = 40.0  # degrees
 
 
@@ -42,7 +44,7 @@ class RandomSphere:
     seed: int = 0
     lowest: float = -20.0  # degrees of elevation
     highest: float = 70.0
-    distance: float = 2.5  # longest sides
+    distance: float = 2.6  # longest sides
     field_of_view: float = 40.0
 
 
@@ -64,7 +66,7 @@ class Trajectory:
     lowest: float = 5.0
     highest: float = 45.0
     azimuth: float = 30.0
-    distance: float = 2.5
+    distance: float = 2.6
     field_of_view: float = 40.0
 
 

@@ -20,6 +20,7 @@ from mvsam3d.types import Mesh
 
 Array = np.ndarray
 SAME = 1e-6  # of the longest side: vertices so near are one
+OFF_BORDER = 1 - 2e-5  # the search for near faces knows none on the border of the cube
 COLUMNS = 128  # columns a side in which a ray's faces are looked up
 
 
@@ -186,7 +187,7 @@ def solid_cells(mesh: Mesh, resolution: int) -> Bool[np.ndarray, "x y z"]:
 
 
 def _bare(mesh: Mesh) -> TrainingMesh:
-    vertices = np.ascontiguousarray(mesh.vertices, np.float32)
+    vertices = np.ascontiguousarray(mesh.vertices * OFF_BORDER, np.float32)
     colours: Any = np.zeros((1, 1, 3), np.uint8)
     return TrainingMesh(
         vertices, np.ascontiguousarray(mesh.faces, np.int32), np.zeros((len(vertices), 2), np.float32), colours
