@@ -27,6 +27,7 @@ RANGES: dict[str, tuple[float, float]] = {  # of numbers, both ends included
     "seed": (0, 2**63 - 1),
     "memory_budget": (0.01, 1e6),
     "stage1_steps": (1, 10_000),
+    "stage1_every": (1, 100),
     "stage2_steps": (1, 10_000),
     "stage1_entropy_alpha": (0, 1e6),
     "stage1_attention_step": (0, 9_999),
@@ -76,6 +77,10 @@ class Reconstruct:
 
     stage1_steps: int | None = None
     """Sampling steps of stage 1; the model's own number if left out (small 1, public 50)."""
+    shortcut: bool = False
+    """Stage 1 in few long steps without guidance (--stage1-steps 4, say), by a checkpoint distilled for it, as the public one is."""
+    stage1_every: int = 1
+    """Ask the network of stage 1 in every so many steps only, and carry its velocity on between: faster, a little worse."""
     stage2_steps: int | None = None
     """Sampling steps of stage 2; the model's own number if left out (small 1, public 25)."""
     decode_formats: str = "gaussian,mesh"
@@ -224,6 +229,8 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         guidance=flags.guidance,
         by_photos=ByPhotos(fit_outlines=flags.fit_outlines, texture=flags.texture),
         structure_steps=flags.stage1_steps,
+        shortcut=flags.shortcut,
+        structure_every=flags.stage1_every,
         slat_steps=flags.stage2_steps,
         dtype=flags.dtype,
         memory=None if flags.memory_budget is None else int(flags.memory_budget * 2**30),

@@ -130,6 +130,8 @@ class Job:
     """Let the cameras tell shape and poses; None: where they are given by themselves, not with depth."""
     by_photos: ByPhotos = field(default_factory=ByPhotos)
     structure_steps: int | None = None
+    shortcut: bool = False
+    structure_every: int = 1
     slat_steps: int | None = None
     dtype: Precision = "auto"
     """Of weights and matrix products; auto: float32 on a CPU, else the checkpoint's own."""
@@ -410,6 +412,8 @@ def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
     return ReconstructionConfig(
         fusion=job.fusion,
         structure_steps=job.structure_steps,
+        shortcut=job.shortcut,
+        structure_every=job.structure_every,
         structure_weighting=weights.of_stage1(own),
         structure_block=structure_block,
         structure_record_step=weights.stage1_step,

@@ -10,10 +10,11 @@ from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.budget import MemoryBudget
 from mvsam3d.generation.evidence import Sight
 from mvsam3d.generation.guidance import Guidance
+from mvsam3d.generation.reuse import asked
 from mvsam3d.generation.running_weights import Recording, check_recording
 from mvsam3d.generation.slat_stage import SlatSampling
 from mvsam3d.generation.structure_stage import StructureSampling
-from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, needs_visibility
+from mvsam3d.generation.weighting import PlainMean, Weighting, check_floor, needs_entropy, needs_visibility
 from mvsam3d.meshing.cleanup import CleanupConfig
 from mvsam3d.meshing.texture import TextureConfig
 from mvsam3d.models.config import ModelConfig
@@ -36,6 +37,10 @@ class ReconstructionConfig:
     one and their velocities fused, the public way."""
     structure_steps: int | None = None
     structure_guidance: float | None = None
+    shortcut: bool = False
+    """Stage 1 in few long steps, by a model that was distilled for them: it is told their length, and guidance is off."""
+    structure_every: int = 1
+    """The stage-1 network is asked in every so many steps; between, its velocity is carried on (`generation.reuse`)."""
     structure_weighting: Weighting = field(default_factory=PlainMean)
     structure_block: int | None = None
     """Transformer block of stage 1 whose attention is measured, from 0; 9, or the last if there are fewer."""
@@ -97,6 +102,21 @@ def check_config(
         if sampling.steps < 1:
             raise InvalidOption(f"{sampling.steps} steps in stage {stage}: at least 1 is needed")
         check_recording(sampling.recording, blocks=blocks, steps=sampling.steps, stage=stage)
+    if config.shortcut and not size.structure.flow.step_embedding:
+        raise InvalidOption(
+            "shortcut sampling needs a model that was distilled for it, and this one cannot be told a step's length: leave --shortcut out"
+        )
+    if config.shortcut and config.structure_guidance:
+        raise InvalidOption(f"shortcut sampling has no guidance, but {config.structure_guidance:g} is asked for")
+    if config.structure_every < 1:
+        raise InvalidOption(f"stage 1 cannot be asked in every {config.structure_every}-th step: give 1 or more")
+    if needs_entropy(config.structure_weighting) and not asked(
+        config.structure_record_step, structure.steps, config.structure_every
+    ):
+        raise InvalidOption(
+            f"attention of stage 1 shall be recorded in step {config.structure_record_step}, in which the network is not asked: record it "
+            "in step 0, or ask in every step"
+        )
     if isinstance(config.reference, int) and not 0 <= config.reference < views:
         raise InvalidOption(f"view {config.reference} shall give the pose, but there are the views 0 to {views - 1}")
     needing = [e.inputs for c in (size.structure.condition, size.slat.condition) for e in c.embedders if not e.optional]
@@ -121,13 +141,13 @@ def check_config(
 def structure_sampling(config: ReconstructionConfig, size: ModelConfig) -> StructureSampling:
     """How stage 1 is sampled: the call's choices, and the model's own where there are none."""
     defaults = size.sampling
+    strength = defaults.structure_guidance if config.structure_guidance is None else config.structure_guidance
     block = min(STRUCTURE_BLOCK, size.structure.flow.blocks - 1)
     return StructureSampling(
         steps=defaults.structure_steps if config.structure_steps is None else config.structure_steps,
         rescale_t=defaults.structure_rescale_t,
-        guidance=Guidance(
-            defaults.structure_guidance if config.structure_guidance is None else config.structure_guidance
-        ),
+        guidance=Guidance(0.0 if config.shortcut else strength),
+        every=config.structure_every,
         noise_scale=_noise_scale(size, config.structure_steps),
         weighting=config.structure_weighting,
         recording=Recording(

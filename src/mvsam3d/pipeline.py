@@ -25,6 +25,7 @@ from mvsam3d.generation.guidance import without_condition
 from mvsam3d.generation.latents import structure_noise
 from mvsam3d.generation.pose import camera_from_object, decode_poses, placed_camera, pose_from_similarity
 from mvsam3d.generation.running_weights import Recording, Watch, patches
+from mvsam3d.generation.schedule import step_size
 from mvsam3d.generation.slat_stage import SlatStatistics, sample_slat
 from mvsam3d.generation.steering import Steering
 from mvsam3d.generation.structure_stage import sample_structure
@@ -331,7 +332,7 @@ def structure_latents(
     velocity = structure_stage.network_velocity(
         models.structure_flow,
         predicts_data=size.prediction == "data",
-        step_size=0.0 if flow.step_embedding else None,
+        step_size=step_size(sampling.steps, distilled=config.shortcut) if flow.step_embedding else None,
     )
     shape = (flow.grid**3, flow.latent_channels)
     with models.at_work("structure_flow"):

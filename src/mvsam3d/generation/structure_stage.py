@@ -20,6 +20,7 @@ from mvsam3d.generation.budget import MemoryBudget, ViewCost, in_chunks
 from mvsam3d.generation.fusion import fuse
 from mvsam3d.generation.guidance import Guidance, guided, without_condition
 from mvsam3d.generation.latents import combine, structure_noise
+from mvsam3d.generation.reuse import Reuse
 from mvsam3d.generation.running_weights import Recording, RunningWeights, Watch, patches
 from mvsam3d.generation.schedule import network_time, shortcut_times
 from mvsam3d.generation.solver import Method, step
@@ -58,6 +59,8 @@ class StructureSampling:
     """How much each view counts at each latent."""
     recording: Recording = field(default_factory=lambda: Recording(block=9))
     """The attention that is measured for entropy weighting."""
+    every: int = 1
+    """The network is asked in every so many steps, and its answers are carried on between (`generation.reuse`)."""
 
 
 def sample_structure(
@@ -105,7 +108,10 @@ def sample_structure(
     def unconditional(x: StructureLatents, t: float) -> StructureLatents:
         return velocity(x, t, nothing)
 
-    shared = steering.corrected(guided(conditional, unconditional, config.guidance))
+    shared = guided(conditional, unconditional, config.guidance)
+    if config.every != 1:
+        shared = Reuse(shared, config.steps, config.every)
+    shared = steering.corrected(shared)
     for done, (t, t_next) in enumerate(pairwise(steering.times(shortcut_times(config.steps, config.rescale_t)))):
         running.begin(done)
         x = step(shared, x, t, t_next, config.method)
