@@ -48,16 +48,34 @@ def _pictured(mesh: Mesh, normals: Float32[np.ndarray, "face 3 3"] | None, camer
     faces, inner = face_ids[covered], shares[covered]
     colours = surface_colours(mesh, faces, inner)
     if normals is not None:
-        turned = np.einsum("pc,pcd->pd", inner, normals[faces])
-        towards = np.einsum("pc,pcd->pd", inner, points[mesh.faces[faces]])
-        away = ((turned @ matrix[:3, :3].T) * towards).sum(
-            axis=1
-        ) > 0  # wound the other way: light the side that is seen
+        turned = _mixed(inner, normals[faces])
+        towards = _mixed(inner, points.astype(np.float32)[mesh.faces[faces]])
+        seen = turned @ matrix[:3, :3].astype(np.float32).T
+        away = (seen * towards).sum(axis=1) > 0  # wound the other way: light the side that is seen
         colours = _lit(colours, np.where(away[:, None], -turned, turned))
     picture = np.ones((*face_ids.shape, 3), np.float32)
     picture[covered] = colours
-    blocks = (camera.height, samples, camera.width, samples)
-    return picture.reshape(*blocks, 3).mean(axis=(1, 3)), covered.reshape(blocks).mean(axis=(1, 3), dtype=np.float32)
+    return _reduced(picture, samples), _reduced(covered.astype(np.float32), samples)
+
+
+def _mixed(
+    shares: Float32[np.ndarray, "point 3"], corners: Float32[np.ndarray, "point 3 3"]
+) -> Float32[np.ndarray, "point 3"]:
+    """Values inside faces of those at their corners; many times as fast as einsum."""
+    mixed: Float32[np.ndarray, "point 3"] = shares[:, :1] * corners[:, 0]
+    for corner in (1, 2):
+        mixed += shares[:, corner : corner + 1] * corners[:, corner]
+    return mixed
+
+
+def _reduced(values: Float32[np.ndarray, "h2 w2 *channel"], samples: int) -> Float32[np.ndarray, "h w *channel"]:
+    """Mean of each block of `samples` squared; many times as fast as `mean` over the axes of blocks."""
+    shape = values.shape[0] // samples, values.shape[1] // samples, *values.shape[2:]
+    total: Float32[np.ndarray, "h w *channel"] = np.zeros(shape, np.float32)
+    for row in range(samples):
+        for column in range(samples):
+            total += values[row::samples, column::samples]
+    return total / np.float32(samples**2)
 
 
 def _lit(
