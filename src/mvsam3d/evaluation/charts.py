@@ -21,6 +21,7 @@ COLOURS = (
 )  # of systems, in their order
 ROW, LABEL, NUMBERS = 26, 205, 150  # pixels
 WIDTH = 585
+Length = int | float
 CHARACTERS = 30  # of a label before it is cut
 
 
@@ -75,7 +76,7 @@ def intervals(
     height = ROW * len(bars)
     parts = [_line(x(t), 0, x(t), height, "grid") + _text(x(t), height + 16, f"{t:g}", "tick") for t in ticks]
     if zero:
-        parts.append(_line(x(0), 0, x(0), height, "zero"))
+        parts.append(_line(x(0.0), 0, x(0.0), height, "zero"))
     if floor is not None:
         parts.append(_line(x(floor), 0, x(floor), height, "floor") + _text(x(floor), -4, "the truth itself", "tick"))
     for i, bar in enumerate(bars):
@@ -134,7 +135,7 @@ def _extent(values: Iterable[Interval], include: Sequence[float] = ()) -> tuple[
 def _ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers inside an extent, two at the least."""
     raw = (high - low) / most
-    unit = 10 ** math.floor(math.log10(raw))
+    unit = 10.0 ** math.floor(math.log10(raw))
     for step in (unit, 2 * unit, 5 * unit, 10 * unit):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first + 1 <= most:
@@ -150,12 +151,12 @@ def _svg(parts: Sequence[str], width: int, height: int, *, top: int, name: str) 
     return head + "".join(parts) + "</svg>"
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str, colour: str | None = None) -> str:
+def _line(x1: Length, y1: Length, x2: Length, y2: Length, kind: str, colour: str | None = None) -> str:
     stroke = f' stroke="{colour}"' if colour else ""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"{stroke}/>'
 
 
-def _text(x: float, y: float, text: str, kind: str, *, title: str | None = None) -> str:
+def _text(x: Length, y: Length, text: str, kind: str, *, title: str | None = None) -> str:
     more = f"<title>{escape(title)}</title>" if title and title != text else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(text)}{more}</text>'
 

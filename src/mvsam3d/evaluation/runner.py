@@ -266,7 +266,7 @@ def report(
     answers = [record for record in records if record.item.system != TRUTH]
     floors = [record for record in records if record.item.system == TRUTH]
     unread = {record.item.subject: record.failure or "" for record in records if record.unread}
-    measures = ordered(name for record in answers for name in record.metrics)
+    measures = ordered(name for record in records for name in record.metrics)
     summary = summarise(
         answers,
         labels,

@@ -5,7 +5,6 @@ A system is named on the command line as [LABEL=]KIND[:REST]; see `parse_system`
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,14 +27,12 @@ from mvsam3d.geometry.hull import Cube, carved, cube_around, distances_inside, i
 from mvsam3d.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
 from mvsam3d.io.runs import Json
 from mvsam3d.io.scenes import transformed_mesh
-from mvsam3d.jobs import ViewWeights
+from mvsam3d.jobs import Loaded, ViewWeights, planned
 from mvsam3d.meshing.cleanup import cleaned
 from mvsam3d.meshing.isosurface import dense_cells, dual_contour
 from mvsam3d.meshing.photo_texture import photo_textured
 from mvsam3d.meshing.texture import textured
-from mvsam3d.models.bundle import Models
-from mvsam3d.models.checkpoints import WEIGHTS, checkpoint_folder, load_checkpoint
-from mvsam3d.nn.precision import use_fast_exact_matmul
+from mvsam3d.models.checkpoints import checkpoint_folder, open_checkpoint
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import reconstruct
 from mvsam3d.results import cameras_of
@@ -135,7 +132,7 @@ class Named:
         kind = next(name for name, of in KINDS.items() if isinstance(self.system, of))
         options: dict[str, Json] = {name: _plain(value) for name, value in asdict(self.system).items()}
         if isinstance(self.system, Ours | BestSingleView | PlainMean):
-            options["weights"] = _weights_hash(self.system.model)
+            options["weights"] = _identity(self.system.model)
         return {"kind": kind, **options}
 
 
@@ -144,12 +141,8 @@ def _plain(value: object) -> Json:
 
 
 @lru_cache(maxsize=8)
-def _weights_hash(model: str) -> str:
-    path = checkpoint_folder(model) / WEIGHTS
-    if not path.is_file():
-        raise InvalidOption(f"the model {model!r} has no {path}: give small, or the folder of a checkpoint")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def _identity(model: str) -> str:
+    return open_checkpoint(checkpoint_folder(model)).identity[:16]
 
 
 # The command line's way to name them
@@ -345,19 +338,14 @@ def moved_cloud(cloud: GaussianCloud, target_from_source: Float[np.ndarray, "4 4
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str, device: str) -> Models:
-    """Networks of a checkpoint, kept in this process. Raises: CheckpointMismatch, InvalidOption."""
-    use_fast_exact_matmul()
-    try:
-        place = torch.device(device)
-        models, _, _ = load_checkpoint(checkpoint_folder(model))
-        return models.to(place)
-    except (RuntimeError, AssertionError) as problem:
-        raise InvalidOption(f"the device {device!r} cannot be used here ({str(problem).splitlines()[0]})") from problem
+def _loaded(model: str, device: str) -> Loaded:
+    """A checkpoint, kept in this process. Raises: CheckpointMismatch, InvalidOption."""
+    return Loaded(model, device)
 
 
 def _ours(system: Ours, inputs: Capture, seed: int) -> Made:
-    models = _loaded(system.model, system.device)
+    loaded = _loaded(system.model, system.device)
+    models, _ = loaded.models
     own, weights = models.config.sampling.weighting, ViewWeights()
     if system.weighting is not None:
         stage1: Literal["mean", "entropy"] = "mean" if system.weighting in ("mean", "visibility") else "entropy"
@@ -366,6 +354,7 @@ def _ours(system: Ours, inputs: Capture, seed: int) -> Made:
         fusion=system.fusion,
         structure_weighting=weights.of_stage1(own),
         slat_weighting=weights.of_stage2(own),
+        memory=planned(loaded, None),
     )
     given = system.cameras and len(inputs.photos) > 1
     start = time.perf_counter()  # loading a model is not the object's time

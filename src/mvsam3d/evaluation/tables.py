@@ -123,7 +123,7 @@ def summarise(
         seed: of the bootstrap.
     """
     by = {(r.item.system, r.item.views, r.item.subject): r for r in sorted(records, key=lambda r: r.item)}
-    known = {name for record in records for name in record.metrics}
+    known = {name for record in (*records, *floors) for name in record.metrics}
     timed = any(record.seconds is not None for record in records)
     shown = (*(m for m in measures if m.name in known), *((SECONDS,) if timed else ()))
     values: dict[Key, dict[str, float]] = {}
@@ -386,7 +386,10 @@ def _problems(summary: Summary) -> list[str]:
         parts += [f"## Failures: {count}", markdown(["object", "system", "views", "why"], rows)]
     if summary.unread:
         rows = [[name, one_line(why)] for name, why in summary.unread]
-        parts += [f"## Left out: {len(rows)} object{'s' * (len(rows) > 1)} that cannot be used", markdown(["object", "why"], rows)]
+        parts += [
+            f"## Left out: {len(rows)} object{'s' * (len(rows) > 1)} that cannot be used",
+            markdown(["object", "why"], rows),
+        ]
     if summary.missing:
         found = [[s, str(v), m, str(n), one_line(why)] for (s, v, m, why), n in sorted(summary.missing.items())]
         parts += ["## Metrics that are missing", markdown(["system", "views", "metric", "answers", "why"], found)]

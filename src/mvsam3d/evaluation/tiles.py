@@ -67,7 +67,7 @@ def error_tiles(subject: Subject, mesh: Mesh, cameras: Sequence[Camera], noise: 
     for camera in cameras:
         grey = Mesh(mesh.vertices, mesh.faces, np.ones_like(mesh.vertices, dtype=np.float32))
         light, cover, depth = render_mesh(
-            grey, camera.intrinsics, camera.camera_from_world, camera.width, camera.height, background=(0, 0, 0)
+            grey, camera.intrinsics, camera.camera_from_world, camera.width, camera.height, background=(0.0, 0.0, 0.0)
         )
         there = (cover > 0.5) & np.isfinite(depth)
         points = unproject(camera, np.argwhere(there)[:, ::-1] + 0.5, depth[there].astype(np.float64))
@@ -123,9 +123,7 @@ def jpeg(tiles: Sequence[Tile]) -> bytes:
 
 
 def _covered(mesh: Mesh, camera: Camera) -> Bool[np.ndarray, "h w"]:
-    _, cover, _ = render_mesh(
-        mesh, camera.intrinsics, camera.camera_from_world, camera.width, camera.height, samples=1, shade=False
-    )
+    _, cover, _ = render_mesh(mesh, camera.intrinsics, camera.camera_from_world, camera.width, camera.height)
     seen: Bool[np.ndarray, "h w"] = cover > 0.5
     return seen
 

@@ -142,7 +142,7 @@ def _done(piece: Piece) -> Outcome:
 
 
 def _of_truth(piece: Piece, subject: Subject, protocol: Protocol, noise: np.random.Generator) -> Outcome:
-    judgement = floor(subject, protocol, noise, cache=piece.cache, lpips=_lpips(piece.lpips))
+    judgement = floor(subject, protocol, noise, cache=_cache(piece, protocol), lpips=_lpips(piece.lpips))
     pictures = {"truth.jpg": truth_strip(subject)}
     for views in piece.all_views:
         try:
@@ -191,10 +191,15 @@ def _lpips(folder: Path | None) -> Lpips | None:
     return None if folder is None else load_lpips(folder)
 
 
+def _cache(piece: Piece, protocol: Protocol) -> Path | None:
+    """A rig without cameras has no pictures to keep."""
+    return piece.cache if protocol.tests.views else None
+
+
 def _photographed(piece: Piece, subject: Subject, protocol: Protocol, views: int) -> tuple[Capture, Capture]:
     """Photos for the system, and photos that it does not see."""
     if isinstance(piece.source, SubjectFile):
-        cache = piece.cache
+        cache = _cache(piece, protocol)
         inputs = captured(subject, input_rig(protocol, views), protocol.size, cache)
         return inputs, captured(subject, protocol.tests, protocol.size, cache)
     _, every, suggested = _scene(piece.source)
@@ -234,10 +239,11 @@ class _Worker:
         there.close()
         self.piece: Piece | None = None
 
-    def give(self, piece: Piece) -> None:
-        """Let it begin."""
+    def give(self, piece: Piece | None) -> None:
+        """Let it begin; None: it has nothing to do."""
         self.piece = piece
-        self.pipe.send(piece)
+        if piece is not None:
+            self.pipe.send(piece)
 
     def result(self) -> Outcome:
         """What it has made; a record of its death if it died."""
@@ -282,10 +288,10 @@ def by_processes(pieces: Sequence[Piece], jobs: int) -> Iterator[tuple[Piece, Ou
     threads = max((os.cpu_count() or 1) // jobs, 1)
     waiting = _by_object(pieces)
     workers = [_Worker(threads) for _ in range(min(jobs, len(pieces)))]
-    own: dict[int, deque[Piece]] = {i: deque() for i in range(len(workers))}
+    own: list[deque[Piece]] = [deque() for _ in workers]
     try:
         for i, worker in enumerate(workers):
-            _give_next(worker, own[i], waiting, own)
+            worker.give(_next(own[i], waiting, own))
         while busy := {w.pipe: i for i, w in enumerate(workers) if w.piece is not None}:
             for pipe in wait(list(busy)):
                 assert isinstance(pipe, Connection)
@@ -295,8 +301,7 @@ def by_processes(pieces: Sequence[Piece], jobs: int) -> Iterator[tuple[Piece, Ou
                 if not workers[i].process.is_alive():
                     workers[i].end()
                     workers[i] = _Worker(threads)
-                workers[i].piece = None
-                _give_next(workers[i], own[i], waiting, own)
+                workers[i].give(_next(own[i], waiting, own))
                 yield piece, found
     finally:
         for worker in workers:
@@ -310,15 +315,12 @@ def _by_object(pieces: Sequence[Piece]) -> deque[deque[Piece]]:
     return deque(groups.values())
 
 
-def _give_next(
-    worker: _Worker, own: deque[Piece], waiting: deque[deque[Piece]], others: dict[int, deque[Piece]]
-) -> None:
-    """The next piece of the worker's object, else of a new object, else of the object that has most left."""
+def _next(own: deque[Piece], waiting: deque[deque[Piece]], everyones: Sequence[deque[Piece]]) -> Piece | None:
+    """For a worker: the next piece of its object, else of a new object, else of the object that has most left; None: all are given out."""
     if not own and waiting:
         own.extend(waiting.popleft())
-    source = own or max(others.values(), key=len)
-    if source:
-        worker.give(source.popleft())
+    source = own or max(everyones, key=len)
+    return source.popleft() if source else None
 
 
 def by_ray(pieces: Sequence[Piece], jobs: int | None) -> Iterator[tuple[Piece, Outcome]]:
