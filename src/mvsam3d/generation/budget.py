@@ -37,6 +37,43 @@ MOST_ACTIVATIONS = 1 << 30  # more views at once bring no speed
 MOST_DECODING = 1 << 30  # of a whole mesh; in parts, any mesh takes about as much
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Bytes alive per token and channel at the fullest moment of a network.
+
+    Measured by counting every tensor; the tests count again, at other sizes. For a transformer that is within the feed-forward layers of a
+    block, for stage 2 on the way up, where the finest grid has twice the transformer's channels.
+    """
+
+    vit: float
+    points: float
+    fused: float
+    """Per condition token of all views and its channel."""
+    structure: float
+    slat: float
+    """Per voxel and channel of the transformer: the way up has twice its width on the voxels."""
+    gathered: float
+    """Per channel, whatever the voxels: rows that a convolution gathers at once."""
+    trunk: float
+    mesh: float
+    """Per voxel and channel of the trunk, the mesh in parts; what the surface keeps of them included."""
+    part: float
+    """Per cell of a part and channel before the output."""
+
+
+FULL = Rates(
+    vit=52.0, points=36.0, fused=13.0, structure=48.4, slat=29.2, gathered=14_000.0, trunk=48.2, mesh=86.0, part=11.0
+)
+HALF = Rates(
+    vit=32.0, points=24.0, fused=8.0, structure=30.4, slat=24.0, gathered=14_000.0, trunk=26.9, mesh=63.0, part=9.0
+)
+
+
+def rates_of(dtype: torch.dtype) -> Rates:
+    """Where matrix products are made in this precision."""
+    return FULL if dtype == torch.float32 else HALF
+
+
 def budget_of(memory: int, weights: int) -> MemoryBudget:
     """What is left of a device's memory beside the weights: a third for activations, the rest for keys and values."""
     room = max(memory - weights, 0)
@@ -46,7 +83,7 @@ def budget_of(memory: int, weights: int) -> MemoryBudget:
 
 def mesh_bytes(decoder: MeshDecoderConfig, voxels: int, dtype: torch.dtype) -> int:
     """What the last subdivision of a whole mesh takes: three tensors of its width, and the features, which are float32."""
-    cells = voxels * 8 ** len(decoder.narrowing)
+    cells: int = voxels * 8 ** len(decoder.narrowing)
     features = GEOMETRY_CHANNELS + COLOUR_CHANNELS * decoder.colour
     return cells * (3 * (decoder.trunk.width // decoder.narrowing[-1]) * dtype.itemsize + 4 * features)
 
@@ -71,7 +108,8 @@ def _free_in_host() -> int:
     """What Linux calls available, no more than the control group still allows; elsewhere half of all memory."""
     known = Path("/proc/meminfo")
     if not known.is_file():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        pages: int = os.sysconf("SC_PHYS_PAGES")
+        return pages * int(os.sysconf("SC_PAGE_SIZE")) // 2
     lines = dict(line.split(":", 1) for line in known.read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     group = Path("/sys/fs/cgroup")

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvsam3d.generation.budget import MemoryBudget, ViewCost, in_chunks
+from mvsam3d.generation.budget import MemoryBudget, ViewCost, in_chunks, rates_of
 from mvsam3d.generation.evidence import on_voxels, tokens_of
 from mvsam3d.generation.fusion import fuse
 from mvsam3d.generation.guidance import Guidance, guided, without_condition
@@ -236,10 +236,7 @@ def view_chunks(
 
 
 def view_cost(network: SlatFlow, conditions: Conditions, voxels: int) -> ViewCost:
-    """What a view takes on so many voxels: convolutions at full resolution, a block of the transformer, neighbour maps; keys and values."""
-    size, item = network.config, conditions.tokens.element_size()
-    keys, tokens = conditions.tokens.shape[1], voxels // 2  # at most: on surfaces it is a quarter
-    block = tokens * (8 + 2 * size.mlp_ratio) * size.width + 2 * keys * size.width
-    fine = voxels * 8 * max(size.io_channels, default=0)
-    maps = voxels * 27 * 4  # a neighbour takes an index of 4 bytes at most
-    return ViewCost((int(block) + fine) * item + maps, 2 * keys * size.width * size.blocks * item)
+    """What a view takes on so many voxels: activations by measured rates, and keys and values of all blocks."""
+    size, tokens = network.config, conditions.tokens
+    activations = voxels * size.width * rates_of(tokens.dtype).slat
+    return ViewCost(int(activations), 2 * tokens.shape[1] * size.width * size.blocks * tokens.element_size())

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mvsam3d.generation.budget import MemoryBudget, ViewCost, in_chunks
+from mvsam3d.generation.budget import MemoryBudget, ViewCost, in_chunks, rates_of
 from mvsam3d.generation.fusion import fuse
 from mvsam3d.generation.guidance import Guidance, guided, without_condition
 from mvsam3d.generation.latents import combine, structure_noise
@@ -175,8 +175,7 @@ def view_chunks(
 
 
 def view_cost(network: StructureFlow, conditions: Conditions) -> ViewCost:
-    """What a view takes: states of a block and its network's hidden layer, and keys and values of all blocks."""
-    size, item = network.config, conditions.tokens.element_size()
-    tokens, keys = size.grid**3, conditions.tokens.shape[1]
-    block = tokens * (8 + 2 * size.mlp_ratio) * size.width + 2 * keys * size.width
-    return ViewCost(int(block) * item, 2 * keys * size.width * size.blocks * item)
+    """What a view takes: activations by measured rates, and keys and values of all blocks."""
+    size, tokens = network.config, conditions.tokens
+    activations = size.grid**3 * size.width * rates_of(tokens.dtype).structure
+    return ViewCost(int(activations), 2 * tokens.shape[1] * size.width * size.blocks * tokens.element_size())
