@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from mvsam3d.errors import MvSam3dError
+from mvsam3d.errors import MvSam3dError, NotReady
 from mvsam3d.flags import Reconstruct, job_from_flags, public_folder, without_photos_flag
 
 if TYPE_CHECKING:
@@ -163,6 +163,24 @@ class Convert:
     """Replace a checkpoint that is there."""
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Is this machine ready for this checkpoint? Versions, devices, files, memory and time of a run, a short try. Exit status 0: yes."""
+
+    model: str = "small"
+    """As for reconstruct."""
+    device: str = "cpu"
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    views: int = 4
+    """Photos of the run whose memory and time are told."""
+    voxels: int | None = None
+    """Its active voxels: 5,000 to 30,000 with the public model; 20,000 if left out."""
+    memory_budget: float | None = None
+    """GiB of the device that may be used; left out: what is free, less a tenth."""
+    no_hashes: bool = False
+    """Do not read all weights to compare them with what was published."""
+
+
 Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Cameras, tyro.conf.subcommand("cameras")]
@@ -170,6 +188,7 @@ Command = (
     | Annotated[Downsample, tyro.conf.subcommand("downsample")]
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
 )
@@ -224,6 +243,8 @@ def _dispatch(command: Command) -> None:
             _view(command)
         case Convert():
             _convert(command)
+        case Doctor():
+            _doctor(command)
         case Train():
             _train(command)
         case Evaluate():
@@ -340,6 +361,26 @@ def _convert(command: Convert) -> None:
     for copy, original in done.shared.items():
         print(f"{copy}* is written once, as {original}*")
     print(f"{done.folder}: {done.bytes / 2**20:,.1f} MiB of weights")
+
+
+def _doctor(command: Doctor) -> None:
+    from mvsam3d.doctor import Examination, Finding, examine
+
+    def told(finding: Finding) -> None:
+        print(f"{'!!' if finding.wrong else 'ok'} {finding.name + ':':<18} {finding.text}", flush=True)
+
+    memory = None if command.memory_budget is None else int(command.memory_budget * 2**30)
+    what = Examination(
+        command.model,
+        command.device,
+        command.dtype,
+        command.views,
+        command.voxels,
+        memory,
+        hashes=not command.no_hashes,
+    )
+    if not examine(what, told):
+        raise NotReady("not ready: see the lines that begin with !!")
 
 
 def _train(command: Train) -> None:

@@ -39,3 +39,7 @@ class NoCameras(MvSam3dError):
 
 class ObjectsFailed(MvSam3dError):
     """Of several objects, those named could not be reconstructed."""
+
+
+class NotReady(MvSam3dError):
+    """This machine lacks something that a run needs."""

@@ -180,7 +180,7 @@ class Loaded:
         """Raises: CheckpointMismatch, InvalidOption."""
         self.checkpoint = open_checkpoint(checkpoint_folder(model))
         self.size = self.checkpoint.config
-        self.device = _device(device)
+        self.device = chosen_device(device)
         self.dtype = chosen_dtype(dtype, self.checkpoint, self.device)
 
     @cached_property
@@ -446,7 +446,8 @@ def planned(loaded: Loaded, memory: int | None) -> MemoryBudget:
     return budget_of(whole, resident_bytes(loaded.checkpoint, loaded.dtype))
 
 
-def _device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
+    """The device of this name. Raises: InvalidOption: it cannot be used here."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device).tolist()  # "meta" has no values
