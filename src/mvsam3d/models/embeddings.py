@@ -40,7 +40,8 @@ class EmbeddingCache:
         except FileNotFoundError:
             return None
         except (SafetensorError, KeyError, OSError):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
         return tensor
 
@@ -54,7 +55,8 @@ class EmbeddingCache:
             part.replace(path)
             self._shrink()
         except (OSError, SafetensorError) as problem:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             log.warning("%s: embeddings cannot be kept there (%s); --no-cache leaves it alone", self.folder, problem)
 
     def _shrink(self) -> None:
