@@ -33,6 +33,8 @@ from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, load_check
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.tensor_files import check_pickle, read_tensors
 from mvsam3d.models.yaml_data import parse_yaml, read_yaml
+from mvsam3d.options import ReconstructionConfig
+from mvsam3d.pipeline import structure_latents
 from tests.models import public_folder
 from tests.parity import manifest
 from tests.toy_scene import write_depth, write_photos
@@ -210,6 +212,26 @@ def test_the_whole_way_to_mesh_and_splat(
     assert (results[0] / "result.glb").read_bytes() == (results[1] / "result.glb").read_bytes()
     kept = list((tmp_path / "cache" / "mvsam3d" / "embeddings").iterdir())
     assert len(kept) == 2 * 2 * 4  # stages, views, maps: each once
+
+
+@pytest.mark.parametrize(("dtype", "away"), [(torch.float32, 1e-4), (torch.bfloat16, 0.05), (torch.float16, 0.02)])
+@torch.no_grad()
+def test_paging_and_half_precision_change_little(
+    published: tuple[Path, Models], dtype: torch.dtype, away: float
+) -> None:
+    """Structure latents after two guided steps; bfloat16 has 8 bits of mantissa."""
+    checkpoint, side = open_checkpoint(published[0]), public_folder.SIDE
+    noise = torch.Generator().manual_seed(0)
+    channels = {"image": 3, "rgb_image": 3, "mask": 1, "rgb_image_mask": 1, "pointmap": 3, "rgb_pointmap": 3}
+    maps = {name: torch.rand(2, count, side, side, generator=noise) for name, count in channels.items()}
+
+    def latents(models: Models) -> torch.Tensor:
+        return structure_latents(models, maps, ReconstructionConfig(), torch.Generator().manual_seed(1)).shape
+
+    exact = latents(checkpoint.models(paged=False))
+    other = latents(checkpoint.models(dtype=dtype, paged=True))
+    assert float((other - exact).norm() / exact.norm()) < away
+    assert dtype == torch.float32 or not torch.equal(other, exact)
 
 
 def test_without_depth_it_says_what_is_needed(
