@@ -31,10 +31,10 @@ from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import occupancy_logits, structure_latents
 from mvsam3d.posing.known_shape import agreed_chance, lifted_probability, upsampled
-from mvsam3d.posing.placement import combined
 
 OBJECT = Cube(np.zeros(3), 1.0)
-SHARE = ReconstructionConfig().model_share
+LIMIT = 4.0  # of the model's log odds
+SHARE = 1.0  # of them beside those of the known shape, whose frame is right here
 BASELINE = "model, 1 step + odds"
 
 
@@ -87,7 +87,7 @@ def climb(known: Guided, steps: int, rate: float) -> Tensor:
 
 
 def with_odds(known: Guided, way: Way) -> Tensor:
-    return combined(known.odds, way(known), SHARE)
+    return known.odds + SHARE * way(known).clamp(-LIMIT, LIMIT)
 
 
 def ways() -> dict[str, Way]:

@@ -74,8 +74,8 @@ class ReconstructionConfig:
     """Weigh by what the public system takes for visibility (`generation.visibility_compat`): for comparison with it only."""
     guidance: bool | None = None
     """Let cameras, where they are given, tell the shape (`posing.known_shape`) and the poses; None: if they did not come with depth."""
-    model_share: float = 0.25
-    """Of the model's log odds, in what becomes of a cell that cameras tell of (`posing.placement.combined`)."""
+    model_share: float = 3.0
+    """Most of the model's log odds in what becomes of a cell that cameras tell of (`posing.placement.with_model`)."""
     by_photos: ByPhotos = field(default_factory=ByPhotos)
     """What outlines and colours of the photos do to the finished mesh and cloud."""
     cleanup: CleanupConfig = field(default_factory=CleanupConfig)

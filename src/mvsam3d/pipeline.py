@@ -46,7 +46,7 @@ from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
 from mvsam3d.posing.by_photos import fitted, painted
-from mvsam3d.posing.placement import combined, fitting_cameras, photo_cameras, placed_by_cameras, pose_of
+from mvsam3d.posing.placement import fitting_cameras, photo_cameras, placed_by_cameras, pose_of
 from mvsam3d.posing.search import PoseSearch, searched_pose
 from mvsam3d.types import (
     Camera,
@@ -135,10 +135,18 @@ def reconstruct(
             if cameras is not None and telling:
                 with models.at_work(*(["lifting"] if models.lifting is not None else [])):
                     placement = placed_by_cameras(
-                        photos, cameras, models.lifting, logits, poses, views=telling, resolution=KNOWN_CELLS
+                        photos,
+                        cameras,
+                        models.lifting,
+                        logits,
+                        poses,
+                        views=telling,
+                        resolution=KNOWN_CELLS,
+                        largest_share=config.model_share,
                     )
-                log.info("shape by %s, model agrees by %.2f", placement.shape.source, placement.alignment.agreement)
-                logits = combined(placement.logits(len(logits)), logits, config.model_share)
+                agrees, share = placement.alignment.agreement, placement.share
+                log.info("shape by %s, model agrees by %.2f, its share %g", placement.shape.source, agrees, share)
+                logits = placement.logits(len(logits))
                 poses = tuple(pose_of(camera) for camera in placement.cameras)
             voxels = active(logits, size.sampling)
         with clock.stage("appearance"):

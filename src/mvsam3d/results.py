@@ -157,6 +157,7 @@ def _world(result: Reconstruction, *, metric: bool) -> dict[str, Json] | None:
         "world_from_object": _matrix(result.in_world.world_from_object),
         "shape_from": result.in_world.source,
         "model_agreement": round(result.in_world.agreement, 4),
+        "model_share": result.in_world.model_share,
         "metric": metric,  # if not, lengths are in the cameras' units, whatever those are
     }
 

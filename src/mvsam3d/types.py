@@ -170,10 +170,9 @@ class InWorld:
     """How the object frame lies in the world of cameras that were given."""
 
     world_from_object: Float[np.ndarray, "4 4"]  # similarity
-    agreement: (
-        float  # of the model's structure with the shape that the cameras show: least over greatest occupancy, in [0, 1]
-    )
-    source: Literal["hull", "lifting"]  # of that shape
+    agreement: float  # of the outlines of the model's own structure with the masks: mean IoU, in [0, 1]
+    source: Literal["hull", "lifting"]  # of the shape that the cameras show
+    model_share: float = 0.0  # of the model's log odds in the shape
 
 
 @dataclass(frozen=True)

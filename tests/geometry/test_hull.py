@@ -17,6 +17,7 @@ from mvsam3d.geometry.hull import (
     silhouette,
     silhouette_ious,
     soft_hull,
+    uncovered,
 )
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera
@@ -150,6 +151,19 @@ def test_the_outline_of_a_solid() -> None:
     assert scores[:2].min() > 0.97
     assert scores[2] < 0.05
     assert silhouette_ious(np.zeros((4, 4, 4), bool), CUBE, views, [shadow(c) for c in views]).max() == 0
+
+
+def test_the_part_of_a_mask_that_a_solid_leaves_out() -> None:
+    """Closed form: of the ball's disc, what lies more than some cells beside the disc of a smaller ball."""
+    views = cameras((0, 0), (90, 0), (0, 89))
+    masks = [shadow(camera) for camera in views]
+    cube = Cube(WHERE, 1.0)
+    middles = np.linalg.norm(cube.cell_centres(64) - WHERE, axis=-1)
+    assert uncovered(middles < RADIUS, cube, views, masks, 1.5).max() == 0
+    for beside in (1.0, 3.0):
+        rest = (RADIUS**2 - (0.2 + beside / 64) ** 2) / RADIUS**2
+        np.testing.assert_allclose(uncovered(middles < 0.2, cube, views, masks, beside), rest, atol=0.04)
+    assert (uncovered(middles < -1, cube, views, masks, 1.5) == 1).all()
 
 
 def test_what_is_behind_a_camera_is_not_inside() -> None:

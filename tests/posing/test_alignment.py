@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from mvsam3d.geometry.cameras import centred_intrinsics
-from mvsam3d.geometry.hull import Cube
-from mvsam3d.posing.alignment import aligned, in_object_frame, upward
+from mvsam3d.geometry.hull import Cube, carved, silhouette
+from mvsam3d.posing.alignment import Alignment, SolidBox, aligned, in_object_frame, upward
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera
 
 SIDE = 32
+OBJECT = Cube(np.zeros(3), 1.0)
 
 
 def step(points: np.ndarray) -> np.ndarray:
@@ -37,6 +40,18 @@ def cameras(world_from_ring: np.ndarray) -> list[Camera]:
     return [Camera(lens, look_at(a, 25.0, 3.0) @ back, 64, 64) for a in (0.0, 90.0, 180.0, 270.0)]
 
 
+def masks(truth: np.ndarray, views: list[Camera]) -> list[np.ndarray]:
+    """Outlines of the stepped block from the cameras."""
+    solid = step(OBJECT.cell_centres(SIDE))
+    placed = [Camera(c.intrinsics, c.camera_from_world @ truth, c.width, c.height) for c in views]
+    return [silhouette(solid, OBJECT, camera, camera.width, camera.height) for camera in placed]
+
+
+def found_among(truth: np.ndarray, cube: Cube, views: list[Camera]) -> Alignment:
+    structure = grid(np.eye(4), OBJECT)
+    return aligned(structure, grid(truth, cube), cube, views, masks(truth, views))
+
+
 def off_degrees(a: np.ndarray, b: np.ndarray) -> float:
     turn = (a / np.cbrt(np.linalg.det(a))).T @ (b / np.cbrt(np.linalg.det(b)))
     return float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
@@ -46,12 +61,42 @@ def off_degrees(a: np.ndarray, b: np.ndarray) -> float:
 def test_a_turned_shape_is_found(degrees: float) -> None:
     truth = placed(Rotation.from_euler("z", degrees, degrees=True).as_matrix(), 1.7, [0.3, -0.2, 0.9])
     cube = Cube(np.array([0.35, -0.15, 0.85]), 2.6)
-    structure = grid(np.eye(4), Cube(np.zeros(3), 1.0))
-    found = aligned(structure, grid(truth, cube), cube, cameras(np.eye(4)))
-    assert off_degrees(found.world_from_object[:3, :3], truth[:3, :3]) < 5
-    assert np.cbrt(np.linalg.det(found.world_from_object[:3, :3])) == pytest.approx(1.7, rel=0.08)
-    assert np.linalg.norm(found.world_from_object[:3, 3] - truth[:3, 3]) < 0.1
-    assert found.agreement > 0.6
+    found = found_among(truth, cube, cameras(np.eye(4)))
+    assert off_degrees(found.world_from_model[:3, :3], truth[:3, :3]) < 5
+    assert np.cbrt(np.linalg.det(found.world_from_model[:3, :3])) == pytest.approx(1.7, rel=0.08)
+    assert np.linalg.norm(found.world_from_model[:3, 3] - truth[:3, 3]) < 0.1
+    assert found.agreement > 0.9
+
+
+def test_a_hollow_shape_is_found_in_a_hull_that_is_larger() -> None:
+    """A pot seen from above: its hull is filled and has a cone above. The model knows the pot; outlines tell size and place."""
+    points = OBJECT.cell_centres(SIDE)
+    radius = np.hypot(points[..., 0], points[..., 1])
+    pot = (radius < 0.5) & ((radius > 0.4) | (points[..., 2] < -0.25)) & (abs(points[..., 2]) < 0.4)
+    views = [replace(c, camera_from_world=look_at(60.0 * i, 40.0, 3.0)) for i, c in enumerate(cameras(np.eye(4)) * 2)][
+        :6
+    ]
+    truth = placed(np.eye(3), 0.7, [0.1, 0.0, -0.1])
+    outlines = [
+        silhouette(pot, OBJECT, replace(c, camera_from_world=c.camera_from_world @ truth), c.width, c.height)
+        for c in views
+    ]
+    cube = Cube(np.array([0.1, 0.0, 0.0]), 1.1)
+    hull = carved(views, outlines, cube, SIDE).astype(float)
+    assert hull.sum() * (1.1 / SIDE) ** 3 > 2 * pot.sum() * (0.7 / SIDE) ** 3
+    found = aligned(pot.astype(float), hull, cube, views, outlines)
+    assert found.agreement > 0.93
+    assert np.cbrt(np.linalg.det(found.world_from_model[:3, :3])) == pytest.approx(0.7, rel=0.05)
+    assert np.linalg.norm(found.world_from_model[:3, 3] - truth[:3, 3]) < 0.04
+
+
+def test_a_frame_around_solid_cells() -> None:
+    """Closed form: cells 2 to 5 of 8 along x, one cell along y and z; the frame's longest side is theirs, or they fill half of it."""
+    values = np.zeros((8, 8, 8))
+    values[2:6, 4, 4] = 0.9
+    frame = SolidBox(values).frame(np.eye(3))
+    assert np.allclose(frame, placed(np.eye(3), 0.5, [0.0, 0.0625, 0.0625]))
+    assert np.allclose(SolidBox(values).frame(np.eye(3), 2.0)[:3, :3], np.eye(3))
 
 
 def test_up_comes_from_the_cameras() -> None:
@@ -64,8 +109,8 @@ def test_up_comes_from_the_cameras() -> None:
     assert np.allclose(up, tipped[:, 2], atol=1e-6)
     truth = placed(tipped @ Rotation.from_euler("z", 130, degrees=True).as_matrix(), 1.0, [0, 0, 0])
     cube = Cube(np.zeros(3), 1.5)
-    found = aligned(grid(np.eye(4), Cube(np.zeros(3), 1.0)), grid(truth, cube), cube, cameras(ring))
-    assert off_degrees(found.world_from_object[:3, :3], truth[:3, :3]) < 5
+    found = found_among(truth, cube, cameras(ring))
+    assert off_degrees(found.world_from_model[:3, :3], truth[:3, :3]) < 5
 
 
 def test_cameras_from_everywhere_tell_no_up() -> None:
@@ -76,8 +121,8 @@ def test_cameras_from_everywhere_tell_no_up() -> None:
     assert upward(views) is None
     truth = placed(Rotation.from_euler("yz", [90, 40], degrees=True).as_matrix(), 1.0, [0, 0, 0])
     cube = Cube(np.zeros(3), 1.5)
-    found = aligned(grid(np.eye(4), Cube(np.zeros(3), 1.0)), grid(truth, cube), cube, views)
-    assert off_degrees(found.world_from_object[:3, :3], truth[:3, :3]) < 5
+    found = found_among(truth, cube, views)
+    assert off_degrees(found.world_from_model[:3, :3], truth[:3, :3]) < 5
 
 
 def test_a_grid_in_the_object_frame() -> None:

@@ -8,8 +8,10 @@ from scipy.spatial.transform import Rotation
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object
 from mvsam3d.geometry.cameras import centred_intrinsics, project
-from mvsam3d.geometry.hull import Cube, silhouette
-from mvsam3d.posing.placement import combined, fitting_cameras, of_photo, placed_by_cameras, pose_of
+from mvsam3d.geometry.hull import Cube, silhouette, soft_hull
+from mvsam3d.posing.alignment import Alignment
+from mvsam3d.posing.known_shape import KnownShape
+from mvsam3d.posing.placement import fitting_cameras, of_photo, placed_by_cameras, pose_of, with_model
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, Photo
 from tests.posing.test_alignment import off_degrees, step
@@ -47,32 +49,51 @@ def test_the_object_is_found_among_its_cameras() -> None:
     structure = torch.from_numpy(np.where(block, 4.0, -4.0)).float()
     guess = pose_of(cameras[0])
     found = placed_by_cameras(
-        photos, rigid, None, structure, [guess] * len(photos), views=fitting_cameras(photos, rigid), resolution=48
+        photos,
+        rigid,
+        None,
+        structure,
+        [guess] * len(photos),
+        views=fitting_cameras(photos, rigid),
+        resolution=48,
+        largest_share=1.0,
     )
     assert fitting_cameras(photos, rigid) == tuple(range(8))
     truth = world_from_object
-    assert off_degrees(found.alignment.world_from_object[:3, :3], truth[:3, :3]) < 6
-    assert np.cbrt(np.linalg.det(found.alignment.world_from_object[:3, :3])) == pytest.approx(
-        2.0, rel=0.15
-    )  # a hull is larger
+    assert off_degrees(found.world_from_object[:3, :3], truth[:3, :3]) < 6
+    assert np.cbrt(np.linalg.det(found.world_from_object[:3, :3])) == pytest.approx(2.0, rel=0.15)  # a hull is larger
     known = found.logits(32) > 0
     middles = np.append((np.argwhere(np.ones((32, 32, 32))) + 0.5) / 32 - 0.5, np.ones((32**3, 1)), 1)
-    truly = torch.from_numpy(
-        step(middles @ (np.linalg.inv(truth) @ found.alignment.world_from_object).T).reshape(32, 32, 32)
-    )
+    truly = torch.from_numpy(step(middles @ (np.linalg.inv(truth) @ found.world_from_object).T).reshape(32, 32, 32))
     assert (known & truly).sum() / (known | truly).sum() > 0.7  # what outlines tell of a block with a notch
     pixels, _ = project(found.cameras[0], np.zeros((1, 3)))
-    expected, _ = project(rigid[0], found.alignment.world_from_object[None, :3, 3])
+    expected, _ = project(rigid[0], found.world_from_object[None, :3, 3])
     assert np.allclose(pixels, expected)
     assert np.allclose(
         camera_from_object(pose_of(found.cameras[0])).numpy(), found.cameras[0].camera_from_world, atol=1e-5
     )
 
 
-def test_odds_add_up() -> None:
-    """Closed form."""
-    known, said = torch.tensor([[[2.0, -1.0, 0.0]]]), torch.tensor([[[1.0, 10.0, -100.0]]])
-    assert combined(known, said, 0.5).flatten().tolist() == [2.5, 1.0, -2.0]
+def test_the_model_hollows_what_outlines_cannot_and_is_not_believed_against_them() -> None:
+    """A pot: its hull is filled. A model that knows it empties it; one that says that half of it is missing contradicts the outlines."""
+    cube = Cube(np.zeros(3), 1.0)
+    points = cube.cell_centres(48)
+    radius = np.hypot(points[..., 0], points[..., 1])
+    pot = (radius < 0.45) & ((radius > 0.35) | (points[..., 2] < -0.25)) & (abs(points[..., 2]) < 0.35)
+    lens = centred_intrinsics(SIDE, SIDE)
+    cameras = [Camera(lens, look_at(60.0 * i, 40.0, 3.0), SIDE, SIDE) for i in range(6)]
+    masks = [silhouette(pot, cube, camera, SIDE, SIDE) for camera in cameras]
+    hull = soft_hull(cameras, masks, cube, 48)
+    shape = KnownShape(cube, np.clip(hull, 0.0, 0.9), hull, "hull")
+    right = torch.from_numpy(np.where(pot, 4.0, -4.0))
+    half = torch.from_numpy(np.where(pot & (points[..., 0] < 0), 4.0, -4.0))
+    for model, allowed in ((right, {3.0}), (half, {0.0, 0.25})):  # a quarter of its word changes little yet
+        together, share = with_model(shape, model, Alignment(np.eye(4), 0.9), cameras, masks, 3.0)
+        assert share in allowed
+        solid = together.probability > 0.5
+        overlap = (solid & pot).sum() / (solid | pot).sum()
+        assert (overlap > 0.9) == (model is right)
+    assert with_model(shape, right, Alignment(np.eye(4), 0.9), cameras, masks, 0.5)[1] == 0.5
 
 
 def test_a_camera_of_a_smaller_image() -> None:

@@ -6,14 +6,14 @@ beyond it, as the object may.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mvsam3d.errors import InvalidOption
-from mvsam3d.geometry.cameras import centre, project, triangulated, unproject
+from mvsam3d.geometry.cameras import centre, project, resized, triangulated, unproject
 from mvsam3d.geometry.compiled import compiled
 from mvsam3d.types import Camera
 
@@ -196,18 +196,41 @@ def silhouette_ious(
     solid: Bool[np.ndarray, "x y z"], cube: Cube, cameras: Sequence[Camera], masks: Sequence[Mask]
 ) -> Float[np.ndarray, " view"]:
     """Intersection over union of each mask and the outline of a solid grid, at RAY_SIDE pixels."""
-    _check(cameras, masks)
     scores = []
-    for camera, mask in zip(cameras, masks, strict=True):
-        zoom = min(1.0, RAY_SIDE / max(camera.width, camera.height))
-        w, h = round(camera.width * zoom), round(camera.height * zoom)
-        rows = ((np.arange(h) + 0.5) / h * camera.height).astype(int)
-        columns = ((np.arange(w) + 0.5) / w * camera.width).astype(int)
-        shown = mask[rows][:, columns]
-        seen = silhouette(solid, cube, camera, w, h)
+    for shown, seen, _ in _outlines(solid, cube, cameras, masks):
         either = (shown | seen).sum()
         scores.append((shown & seen).sum() / either if either else 1.0)
     return np.array(scores)
+
+
+def uncovered(
+    solid: Bool[np.ndarray, "x y z"], cube: Cube, cameras: Sequence[Camera], masks: Sequence[Mask], beside: float
+) -> Float[np.ndarray, " view"]:
+    """The part of each mask that lies more than `beside` cells beside the outline of a solid grid, at RAY_SIDE pixels."""
+    import cv2
+
+    parts = []
+    for shown, seen, camera in _outlines(solid, cube, cameras, masks):
+        _, depth = project(camera, cube.centre)
+        scale = np.cbrt(abs(np.linalg.det(camera.camera_from_world[:3, :3])))
+        focal = np.sqrt(abs(camera.intrinsics[0, 0] * camera.intrinsics[1, 1]))
+        cell = focal * scale / max(float(depth), 1e-9) * cube.side / len(solid)
+        away = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        parts.append(float((away[shown] > beside * cell).mean()) if seen.any() and shown.any() else 1.0)
+    return np.array(parts)
+
+
+def _outlines(
+    solid: Bool[np.ndarray, "x y z"], cube: Cube, cameras: Sequence[Camera], masks: Sequence[Mask]
+) -> Iterator[tuple[Mask, Mask, Camera]]:
+    """Each mask and the solid's outline in it, RAY_SIDE pixels long or less, and the camera of so many pixels."""
+    _check(cameras, masks)
+    for camera, mask in zip(cameras, masks, strict=True):
+        zoom = min(1.0, RAY_SIDE / max(camera.width, camera.height))
+        small = resized(camera, round(camera.width * zoom), round(camera.height * zoom))
+        rows = ((np.arange(small.height) + 0.5) / small.height * camera.height).astype(int)
+        columns = ((np.arange(small.width) + 0.5) / small.width * camera.width).astype(int)
+        yield mask[rows][:, columns], silhouette(solid, cube, camera, small.width, small.height), small
 
 
 def silhouette(

@@ -34,6 +34,7 @@ class KnownShape:
 
     cube: Cube  # in the world of the cameras
     probability: Float[np.ndarray, "x y z"]
+    hull: Float[np.ndarray, "x y z"]  # that it is inside every outline
     source: Literal["hull", "lifting"]
 
 
@@ -52,7 +53,8 @@ def known_shape(
     masks = [photo.mask for photo in photos]
     cube = cube_around(cameras, masks)
     if lifting is None:
-        return KnownShape(cube, soft_hull(cameras, masks, cube, resolution), "hull")
+        hull = soft_hull(cameras, masks, cube, resolution)
+        return KnownShape(cube, hull, hull, "hull")
     probability = lifted_probability(photos, cameras, cube, lifting)
     for _ in range(ROUNDS - 1):
         cube = tight_cube(cube, probability)
@@ -60,7 +62,7 @@ def known_shape(
     hull = soft_hull(cameras, masks, cube, resolution)
     if resolution != len(probability):
         probability = upsampled(probability, resolution)
-    return KnownShape(cube, agreed_chance(probability, hull, len(photos)), "lifting")
+    return KnownShape(cube, agreed_chance(probability, hull, len(photos)), hull, "lifting")
 
 
 def agreed_chance(

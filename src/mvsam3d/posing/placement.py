@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from_similarity
 from mvsam3d.geometry.cameras import resized
+from mvsam3d.geometry.hull import uncovered
 from mvsam3d.models.lifting import LiftingNetwork
-from mvsam3d.posing.alignment import Alignment, aligned, in_object_frame
+from mvsam3d.posing.alignment import Alignment, SolidBox, aligned, in_object_frame, rotation_of
 from mvsam3d.posing.camera_check import fitting_views
 from mvsam3d.posing.known_shape import KnownShape, known_shape
 from mvsam3d.types import Camera, InWorld, Photo, Pose, View
 
+log = logging.getLogger(__name__)
+
+SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # of the model's log odds that are tried
+BESIDE = 1.5  # cells from the shape's outline beyond which a pixel of the mask is left out by it
+ALLOWED = 0.012  # of the masks that the model's word may leave out
+LIMIT = 4.0  # of the model's log odds
 OTHER_SHAPE = 0.02  # of the logarithm of width / height: more than rounding of sizes makes
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The shape that the cameras show, and how the object frame lies in their world."""
+    """The shape that cameras and model say together, and how the object frame lies in the cameras' world."""
 
-    shape: KnownShape
+    shape: KnownShape  # with the model's word in its probability
     alignment: Alignment
+    share: float  # of the model's log odds in it
+    world_from_object: Float[np.ndarray, "4 4"]  # a similarity; the object fills its frame
     cameras: tuple[Camera, ...]  # of the photos' pixels; their world is the object frame, `camera_from_world` scales
 
     def in_world(self) -> InWorld:
         """What is kept of it."""
-        return InWorld(self.alignment.world_from_object, self.alignment.agreement, self.shape.source)
+        return InWorld(self.world_from_object, self.alignment.agreement, self.shape.source, self.share)
 
     def logits(self, resolution: int) -> Float[Tensor, "r r r"]:
-        """Log odds of the known shape on the cells of the object frame."""
-        cube_from_object = np.linalg.inv(self.shape.cube.world_from_cube()) @ self.alignment.world_from_object
+        """Log odds of the shape on the cells of the object frame."""
+        cube_from_object = np.linalg.inv(self.shape.cube.world_from_cube()) @ self.world_from_object
         chance = in_object_frame(self.shape.probability, cube_from_object, resolution)
         return torch.logit(chance.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE))
 
@@ -59,6 +69,7 @@ def placed_by_cameras(
     *,
     views: tuple[int, ...],
     resolution: int,
+    largest_share: float,
 ) -> Placement:
     """Find the object among its cameras.
 
@@ -70,15 +81,57 @@ def placed_by_cameras(
         poses: of the object in each view, by the model: rotations to begin with.
         views: those that tell the shape, see `fitting_cameras`.
         resolution: of the known shape, cells along an edge.
+        largest_share: of the model's log odds, see `with_model`.
     Raises: InvalidOption: the cameras are all on one line.
     """
     sized = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
-    shape = known_shape([photos[i] for i in views], [sized[i] for i in views], lifting, resolution)
+    telling, masks = [sized[i] for i in views], [photos[i].mask for i in views]
+    shape = known_shape([photos[i] for i in views], telling, lifting, resolution)
     rotations = [_world_rotation(sized[i], poses[i]) for i in views]
-    said = structure.sigmoid().double().cpu().numpy()
-    alignment = aligned(said, shape.probability, shape.cube, [sized[i] for i in views], rotations)
-    around = tuple(replace(c, camera_from_world=c.camera_from_world @ alignment.world_from_object) for c in sized)
-    return Placement(shape, alignment, around)
+    said = structure.double().cpu()
+    alignment = aligned(said.sigmoid().numpy(), shape.probability, shape.cube, telling, masks, rotations)
+    shape, share = with_model(shape, said, alignment, telling, masks, largest_share)
+    frame = SolidBox(shape.probability).frame(rotation_of(alignment.world_from_model))
+    world_from_object = shape.cube.world_from_cube() @ frame
+    around = tuple(replace(c, camera_from_world=c.camera_from_world @ world_from_object) for c in sized)
+    return Placement(shape, alignment, share, world_from_object, around)
+
+
+def with_model(
+    shape: KnownShape,
+    said: Float[Tensor, "x y z"],
+    alignment: Alignment,
+    cameras: Sequence[Camera],
+    masks: Sequence[Bool[np.ndarray, "_ _"]],
+    largest_share: float,
+) -> tuple[KnownShape, float]:
+    """The known shape with the model's word: log odds add up, the model's by the largest share that the outlines allow.
+
+    What no photo shows, a hollow say, the model alone knows, and it may say so as long as the whole still covers the masks, but for their
+    rims; a model that is wrong about the object takes away what photos show. Outside its frame the model says that nothing is there.
+
+    Args:
+        shape: by the cameras.
+        said: log odds of occupancy in the model's frame.
+        alignment: where that frame lies.
+        cameras: that tell.
+        masks: theirs.
+        largest_share: most that is tried.
+    Returns: the shape, and the share.
+    """
+    model_from_cube = np.linalg.inv(alignment.world_from_model) @ shape.cube.world_from_cube()
+    lifted = (said.clamp(-LIMIT, LIMIT) + LIMIT).numpy()
+    model = in_object_frame(lifted, model_from_cube, len(shape.probability)).double().numpy() - LIMIT
+    known = np.clip(shape.probability, LEAST_CHANCE, 1 - LEAST_CHANCE)
+    odds = np.log(known / (1 - known))
+    shares = [share for share in SHARES if share <= largest_share]
+    left_out = [
+        float(uncovered(odds + share * model > 0, shape.cube, cameras, masks, BESIDE).mean()) for share in shares
+    ]
+    share = max(s for s, lost in zip(shares, left_out, strict=True) if lost <= min(left_out) + ALLOWED)
+    log.info("share of the model: part of the masks left out: %s", dict(zip(shares, np.round(left_out, 4).tolist())))
+    together = 1 / (1 + np.exp(-(odds + share * model)))
+    return replace(shape, probability=together), share
 
 
 def of_photo(camera: Camera, photo: Photo) -> Camera:
@@ -139,10 +192,3 @@ def _world_rotation(camera: Camera, pose: Pose) -> Float[np.ndarray, "3 3"]:
     scaled = camera.camera_from_world[:3, :3]
     found: Float[np.ndarray, "3 3"] = (scaled / np.cbrt(np.linalg.det(scaled))).T @ rotation
     return found
-
-
-def combined(
-    known: Float[Tensor, "x y z"], said: Float[Tensor, "x y z"], share: float, limit: float = 4.0
-) -> Float[Tensor, "x y z"]:
-    """Log odds of the known shape, and `share` of what the model says, which is held to `limit`: where cameras tell nothing, it decides."""
-    return known + share * said.to(known).clamp(-limit, limit)
