@@ -1,5 +1,6 @@
 """Shards: the same from any process, whole or absent, read back row by row."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,18 @@ import pytest
 import torch
 
 from mvsam3d.generation.pose import camera_from_object
-from mvsam3d.training.data import DataConfig, ShardPlan, Shards, make_shard, make_shards, mapped, plans
+from mvsam3d.training import data, objects
+from mvsam3d.training.data import (
+    DataConfig,
+    Picture,
+    ShardPlan,
+    Shards,
+    generated_object,
+    make_shard,
+    make_shards,
+    mapped,
+    plans,
+)
 from mvsam3d.training.slat_data import LATTICE, SlatShards, make_slat_shard, shell
 from mvsam3d.training.view_batch import drawn_views, with_strangers
 
@@ -119,3 +131,26 @@ def test_shell_of_a_cube() -> None:  # closed form: 5^3 - 3^3, also at the borde
     solid = np.zeros((8, 8, 8), bool)
     solid[:5, 2:7, 3:] = True
     assert len(shell(solid)) == 5**3 - 3**3
+
+
+def test_faultless_masks_and_one_light(tmp_path: Path) -> None:
+    """Without flaws a mask is what the surface covers; under one light, equal cameras see equal colours, under their own lights not."""
+    plain = replace(CONFIG, flaws=0.0, same_light=1.0, resolution=32)
+    make_shard(ShardPlan("generated", 1, plain), tmp_path)
+    shards = Shards(tmp_path, ("generated",))
+    bits = np.unpackbits(shards.rows(np.arange(1), "solid")[0])
+    assert (shards.solid_grid(0) == bits.reshape(32, 32, 32)).all()
+    thing = generated_object(ShardPlan("generated", 1, plain).seed(0), plain)
+    camera = objects.sample_camera(thing.hull, 48, np.random.default_rng(0))
+    lights: list[list[objects.Light]] = [[], []]
+    for seen, share in zip(lights, (1.0, 0.0), strict=True):
+
+        def render(
+            k: np.ndarray, pose: np.ndarray, size: int, light: objects.Light, seen: list[objects.Light] = seen
+        ) -> Picture:
+            seen.append(light)
+            return objects.render(thing, *camera, size, light)
+
+        data._views(render, thing.hull, np.random.default_rng(3), replace(plain, same_light=share))
+    assert all(light is lights[0][0] for light in lights[0])
+    assert lights[1][0] is not lights[1][1]

@@ -48,6 +48,10 @@ class DataConfig:
     """Classes of the generated objects, all equally likely; none named: all there are."""
     mesh_share: float = 0.25
     """Share of shards made from meshes instead of generated objects, when a folder of meshes is given."""
+    flaws: float = 1.0
+    """Strength of the flaws of photos and masks, see `training.photos.photograph`."""
+    same_light: float = 0.0
+    """Share of the objects all of whose views are taken under one light, so that colours say where views meet on a surface."""
 
 
 Kind = Literal["generated", "mesh", "held_out", "held_out_mesh"]
@@ -112,7 +116,7 @@ def generated_object(seed: int, config: DataConfig) -> objects.GeneratedObject:
 def _generated_row(seed: int, config: DataConfig) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([seed, 1])
     thing = generated_object(seed, config)
-    views = [_view(partial(objects.render, thing), thing.hull, rng, config.size) for _ in range(config.views)]
+    views = _views(partial(objects.render, thing), thing.hull, rng, config)
     samples = objects.surface_samples(thing, config.samples, rng)
     solid = objects.solid_grid(thing, config.resolution)
     return _pack(seed, objects.CLASS_NAMES.index(thing.name), solid, samples, views)
@@ -125,7 +129,7 @@ def _mesh_row(seed: int, config: DataConfig, folder: Path, split: str) -> dict[s
     order = np.random.default_rng([seed // len(records), 3]).permutation(len(records))
     number = int(order[seed % len(records)])
     mesh = meshes.load_training_mesh(folder, records[number], rng if split == "train" else None)
-    views = [_view(partial(meshes.render, mesh), mesh.vertices, rng, config.size) for _ in range(config.views)]
+    views = _views(partial(meshes.render, mesh), mesh.vertices, rng, config)
     samples = meshes.surface_samples(mesh, config.samples, rng)
     return _pack(number, MESH_CLASS, meshes.solid_grid(mesh, config.resolution), samples, views)
 
@@ -144,16 +148,32 @@ class RenderedView:
 Picture = tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"], Float[np.ndarray, "h w"]]  # sRGB, mask, depth
 
 
+def _views(
+    render: Callable[..., Picture], points: Float[np.ndarray, "point 3"], rng: np.random.Generator, config: DataConfig
+) -> list[RenderedView]:
+    """Photos of a thing from random cameras; `points` outline it."""
+    light = None
+    if config.same_light > 0 and rng.random() < config.same_light:
+        light = objects.sample_light(rng)
+    return [_view(render, points, rng, config, light) for _ in range(config.views)]
+
+
 def _view(
-    render: Callable[..., Picture], points: Float[np.ndarray, "point 3"], rng: np.random.Generator, size: int
+    render: Callable[..., Picture],
+    points: Float[np.ndarray, "point 3"],
+    rng: np.random.Generator,
+    config: DataConfig,
+    light: objects.Light | None,
 ) -> RenderedView:
-    """A photo of a thing from a random camera; `points` outline it."""
+    """One of them, under a light of its own if there is none."""
+    size = config.size
     while True:  # of a blade seen edge-on, or an object cut off by the photo, too little may be left: another try
         intrinsics, camera_from_object = objects.sample_camera(points, size, rng)
-        rgb, alpha, depth = render(intrinsics, camera_from_object, size, objects.sample_light(rng))
+        shown = objects.sample_light(rng) if light is None else light
+        rgb, alpha, depth = render(intrinsics, camera_from_object, size, shown)
         if alpha.sum() < LEAST_VISIBLE * size**2:
             continue
-        photo, mask = photograph(rgb, alpha, depth, rng)
+        photo, mask = photograph(rgb, alpha, depth, rng, strength=config.flaws)
         if mask.any():
             return RenderedView(photo, mask, depth, intrinsics, camera_from_object)
 
@@ -239,6 +259,12 @@ class Shards:
         """Solid grids, unpacked."""
         bits = np.unpackbits(self.rows(numbers, "solid"), axis=-1)
         return bits.reshape(len(numbers), resolution, resolution, resolution).astype(bool)
+
+    def solid_grid(self, number: int) -> Bool[np.ndarray, "x y z"]:
+        """The solid grid of one row, as fine as the shard has it."""
+        bits = np.unpackbits(self.rows(np.array([number]), "solid")[0])
+        side = round(len(bits) ** (1 / 3))
+        return bits.reshape(side, side, side).astype(bool)
 
     def masks(self, numbers: np.ndarray, size: int) -> Bool[np.ndarray, "row view h w"]:
         """Masks, unpacked."""

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting"]
 PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting")
 STATE = "state.pt"
+LIFTING_DATA = "lifting"  # folder of its shards, below that of the others
 AUTOENCODERS: tuple[Part, ...] = ("structure_vae", "slat_vae")
 ENCODE_AT_ONCE = 64  # solid grids
 
@@ -80,6 +81,9 @@ class Recipe:
     """How many of the generated shards carry stage-2 targets; the last of them is held out."""
     held_out: int
     """Generated objects kept for measuring."""
+    lifting_data: DataConfig
+    """What the lifting network is trained on: more views of an object, under one light as real ones are, and finer solids."""
+    lifting_shards: int
     loops: Mapping[Part, LoopConfig]
     flow: FlowTraining = field(default_factory=FlowTraining)
     lifting: LiftingTraining = field(default_factory=LiftingTraining)
@@ -92,6 +96,10 @@ SMALL_RECIPE = Recipe(
     shards=40,
     slat_shards=10,
     held_out=200,
+    lifting_data=DataConfig(
+        views=8, resolution=64, classes=SMALL_CLASSES, mesh_share=0.6, flaws=0.4, same_light=0.6, samples=64
+    ),
+    lifting_shards=20,
     loops={
         "structure_vae": LoopConfig(steps=450, batch=32, lr=2e-3, warmup=50, ema=0.995, evaluate_every=150),
         "structure_flow": LoopConfig(
@@ -99,7 +107,7 @@ SMALL_RECIPE = Recipe(
         ),
         "slat_vae": LoopConfig(steps=850, batch=4, lr=1.5e-3, decay=0.5, warmup=50, ema=0.995, evaluate_every=200),
         "slat_flow": LoopConfig(steps=3300, batch=4, lr=1.5e-3, warmup=50, decay=0.75, ema=0.998, evaluate_every=200),
-        "lifting": LoopConfig(steps=1500, batch=8, lr=3e-3, warmup=50, decay=0.6, ema=0.995, evaluate_every=500),
+        "lifting": LoopConfig(steps=3000, batch=8, lr=3e-3, warmup=50, decay=0.6, ema=0.995, evaluate_every=500),
     },
     flow=FlowTraining(at_noise=0.85, decoded=1.0, strangers=0.25),
 )
@@ -110,6 +118,8 @@ TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the res
     shards=1,
     slat_shards=2,
     held_out=2,
+    lifting_data=DataConfig(classes=("mug", "table"), objects=4, views=2, samples=64),
+    lifting_shards=1,
     loops={part: replace(loop, steps=2, batch=2, evaluate_every=0) for part, loop in SMALL_RECIPE.loops.items()},
     flow=FlowTraining(views=(0.5, 0.5), decoded=1.0),
     lifting=LiftingTraining(views=(0.5, 0.5)),
@@ -209,7 +219,7 @@ def build_task(
             return StructureFlowTask(
                 structure_networks(recipe.model, vae.decoder),
                 Shards(options.data, ("generated", "mesh"), _structure_latents(vae, recipe)),
-                _held_out(options),
+                _held_out(options.data),
                 resolution=resolution,
                 training=recipe.flow,
             )
@@ -220,16 +230,17 @@ def build_task(
             return _slat_flow_task(recipe, options)
         case "lifting":
             assert recipe.model.lifting is not None, "the recipe's model has a lifting network"
+            folder = options.data / LIFTING_DATA
             return LiftingTask(
-                recipe.model.lifting, Shards(options.data, ("generated", "mesh")), _held_out(options), recipe.lifting
+                recipe.model.lifting, Shards(folder, ("generated", "mesh")), _held_out(folder), recipe.lifting
             )
         case _:
             assert_never(part)
 
 
-def _held_out(options: RunOptions) -> dict[str, Shards]:
+def _held_out(data: Path) -> dict[str, Shards]:
     """The shards to measure on that there are."""
-    held = {"generated": Shards(options.data, ("held_out",)), "mesh": Shards(options.data, ("held_out_mesh",))}
+    held = {"generated": Shards(data, ("held_out",)), "mesh": Shards(data, ("held_out_mesh",))}
     return {name: shards for name, shards in held.items() if len(shards)}
 
 
@@ -354,8 +365,21 @@ def held_out_plans(recipe: Recipe, meshes: Path | None) -> list[ShardPlan]:
     return plans_
 
 
+def lifting_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
+    """The shards of the lifting network, with those to measure on first: of faultless masks, so that hulls are what they should be."""
+    held_out = replace(recipe, data=replace(recipe.lifting_data, flaws=0.0))
+    count = recipe.lifting_shards if options.shards is None else options.shards
+    return [*held_out_plans(held_out, options.meshes), *plans(recipe.lifting_data, count, options.meshes)]
+
+
 def prepare_data(recipe: Recipe, options: RunOptions, report: Report) -> None:
     """Make the shards that training cannot start without: all of them if no workers will make the rest meanwhile."""
+    if options.part in (None, "lifting"):
+        todo = lifting_plans(recipe, options)
+        for done, _ in enumerate(make_shards(todo, options.data / LIFTING_DATA, options.workers), 1):
+            report("making data of the lifting network", done, len(todo))
+        if options.part == "lifting":
+            return
     config = recipe.data
     first = held_out_plans(recipe, options.meshes)
     appearance = options.part in (None, "slat_vae", "slat_flow")

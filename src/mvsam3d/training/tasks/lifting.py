@@ -29,23 +29,23 @@ OBJECT = Cube(np.zeros(3), 1.0)
 class LiftingTraining:
     """What the network is shown."""
 
-    own_cube: float = 0.3
+    own_cube: float = 0.35
     """Share of samples in the object's own cube, turned by quarters about the vertical and mirrored. The others lie loosely around it."""
     sides: tuple[float, float] = (1.0, 1.6)
-    """Smallest and largest side of a loose cube: the hull of few views is larger than the object."""
-    off_centre: float = 0.08
+    """Smallest and largest side of a loose cube, the small ones more often: the hull of few views is larger than the object."""
+    off_centre: float = 0.06
     """Standard deviation of a loose cube's centre."""
     any_up: float = 0.15
     """Share of the loose cubes that are turned about any axis, as where up is not known; the others lean by some degrees."""
     lean: float = 4.0
     """Standard deviation of that, degrees."""
-    wrong_cameras: float = 0.35
+    wrong_cameras: float = 0.3
     """Share of samples whose cameras are all a little off."""
-    turned: float = 1.5
+    turned: float = 1.0
     """Degrees by which they are (standard deviation, about each axis), around the object."""
-    shifted: float = 0.008
+    shifted: float = 0.005
     """And by how much, in object sizes."""
-    views: tuple[float, ...] = (0.2, 0.25, 0.2, 0.35)
+    views: tuple[float, ...] = (0.1, 0.16, 0.12, 0.2, 0.08, 0.12, 0.07, 0.15)
     """Chance of 1, 2, ... views."""
 
 
@@ -96,8 +96,9 @@ class LiftingTask:
         turn = Rotation.from_rotvec([0, 0, rng.uniform(0, 2 * np.pi)])
         if rng.random() < self.training.any_up:
             turn = Rotation.random(random_state=rng)
+        small, large = self.training.sides
         lean = Rotation.from_rotvec(np.radians(self.training.lean) * rng.normal(size=3))
-        matrix[:3, :3] = (turn * lean).as_matrix() * rng.uniform(*self.training.sides)
+        matrix[:3, :3] = (turn * lean).as_matrix() * (small + (large - small) * rng.random() ** 2)
         matrix[:3, 3] = self.training.off_centre * rng.normal(size=3)
         return matrix
 
@@ -125,7 +126,7 @@ class LiftingTask:
         device = next(networks.parameters()).device
         for name, shards in self.held_out.items():
             total = shards.tensors[0]["mask"].shape[1]
-            for count in sorted({1, min(2, total), total}):
+            for count in sorted({1, min(2, total), min(4, total), total}):
                 found = []
                 for row in range(min(len(shards), MEASURED)):
                     one = stacked([sample(shards, row, np.arange(count), np.eye(4), self.config.resolution)])
@@ -154,7 +155,7 @@ def sample(
         row: its row.
         views: the views to show.
         object_from_cube: a similarity, maybe with a mirror, from the frame in which the cube is [-0.5, 0.5]^3.
-        resolution: cells along an edge; of the shard's grids, too.
+        resolution: cells along an edge; the shard's grids may be finer.
         off: for each view, motions of the object before its camera, by which the camera is taken to be wrong.
     """
     photos, masks, cameras = _views(shards, row, views)
@@ -162,7 +163,7 @@ def sample(
         Camera(c.intrinsics, c.camera_from_world @ (off[i] if off else np.eye(4)) @ object_from_cube, c.width, c.height)
         for i, c in enumerate(cameras)
     ]
-    solid = shards.solid(np.array([row]), resolution)[0]
+    solid = shards.solid_grid(row)
     target = np.zeros((resolution,) * 3, np.float32)
     _resample(solid, object_from_cube, target)
     return lifted(photos, masks, moved, resolution), target
