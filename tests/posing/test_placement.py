@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,30 @@ def test_the_object_is_found_among_its_cameras() -> None:
     assert np.allclose(
         camera_from_object(pose_of(found.cameras[0])).numpy(), found.cameras[0].camera_from_world, atol=1e-5
     )
+
+
+def test_the_axes_of_the_world_do_not_matter() -> None:
+    """As structure from motion gives them: the same photos in a world that lies on its side."""
+    photos, cameras = scene(np.eye(4))
+    block = step(Cube(np.zeros(3), 1.0).cell_centres(32))
+    structure = torch.from_numpy(np.where(block, 4.0, -4.0)).float()
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("xyz", [100, 20, -50], degrees=True).as_matrix()
+    found = []
+    for back in (np.eye(4), np.linalg.inv(turned)):
+        given = [replace(c, camera_from_world=c.camera_from_world @ back) for c in cameras]
+        poses = [pose_of(c) for c in cameras]
+        views = tuple(range(len(photos)))
+        found.append(
+            placed_by_cameras(photos, given, None, structure, poses, views=views, resolution=32, largest_share=1.0)
+        )
+    first, second = found
+    off = off_degrees(second.world_from_object[:3, :3], turned[:3, :3] @ first.world_from_object[:3, :3])
+    assert off < 3
+    solid, same = ((placement.logits(32) > 0).numpy() for placement in found)
+    assert (solid & same).sum() / (
+        solid | same
+    ).sum() > 0.8  # the level world turns about its vertical: other cells of 1/32
 
 
 def test_the_model_hollows_what_outlines_cannot_and_is_not_believed_against_them() -> None:

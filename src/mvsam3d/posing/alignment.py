@@ -202,10 +202,10 @@ def _turns(up: Float[np.ndarray, " 3"] | None) -> list[Float[np.ndarray, "3 3"]]
     """Rotations all around up, or around each of the six axes' directions."""
     ups = [*np.eye(3), *-np.eye(3)] if up is None else [up]
     about_z = [_about(np.array([0.0, 0.0, turn])) for turn in np.arange(TURNS) / TURNS * 360]
-    return [_raised(direction) @ turn for direction in ups for turn in about_z]
+    return [raised(direction) @ turn for direction in ups for turn in about_z]
 
 
-def _raised(up: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
+def raised(up: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
     """A rotation that brings +Z to a direction."""
     found: Float[np.ndarray, "3 3"] = Rotation.align_vectors(up[None], np.array([[0.0, 0.0, 1.0]]))[0].as_matrix()
     return found

@@ -16,7 +16,15 @@ from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from
 from mvsam3d.geometry.cameras import resized
 from mvsam3d.geometry.hull import uncovered
 from mvsam3d.models.lifting import LiftingNetwork
-from mvsam3d.posing.alignment import Alignment, SolidBox, aligned, in_object_frame, rotation_of
+from mvsam3d.posing.alignment import (
+    Alignment,
+    SolidBox,
+    aligned,
+    in_object_frame,
+    raised,
+    rotation_of,
+    upward,
+)
 from mvsam3d.posing.camera_check import fitting_views
 from mvsam3d.posing.known_shape import KnownShape, known_shape
 from mvsam3d.types import Camera, InWorld, Photo, Pose, View
@@ -35,9 +43,10 @@ LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
 class Placement:
     """The shape that cameras and model say together, and how the object frame lies in the cameras' world."""
 
-    shape: KnownShape  # with the model's word in its probability
-    alignment: Alignment
+    shape: KnownShape  # with the model's word in its probability; its cube is along the axes of the level world
+    alignment: Alignment  # likewise
     share: float  # of the model's log odds in it
+    cube_from_object: Float[np.ndarray, "4 4"]  # to the frame in which the shape's cube is [-0.5, 0.5]^3
     world_from_object: Float[np.ndarray, "4 4"]  # a similarity; the object fills its frame
     cameras: tuple[Camera, ...]  # of the photos' pixels; their world is the object frame, `camera_from_world` scales
 
@@ -47,8 +56,7 @@ class Placement:
 
     def logits(self, resolution: int) -> Float[Tensor, "r r r"]:
         """Log odds of the shape on the cells of the object frame."""
-        cube_from_object = np.linalg.inv(self.shape.cube.world_from_cube()) @ self.world_from_object
-        chance = in_object_frame(self.shape.probability, cube_from_object, resolution)
+        chance = in_object_frame(self.shape.probability, self.cube_from_object, resolution)
         return torch.logit(chance.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE))
 
 
@@ -85,6 +93,8 @@ def placed_by_cameras(
     Raises: InvalidOption: the cameras are all on one line.
     """
     sized = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
+    world_from_level = level_world([sized[i] for i in views])
+    sized = [replace(c, camera_from_world=c.camera_from_world @ world_from_level) for c in sized]
     telling, masks = [sized[i] for i in views], [photos[i].mask for i in views]
     shape = known_shape([photos[i] for i in views], telling, lifting, resolution)
     rotations = [_world_rotation(sized[i], poses[i]) for i in views]
@@ -92,9 +102,17 @@ def placed_by_cameras(
     alignment = aligned(said.sigmoid().numpy(), shape.probability, shape.cube, telling, masks, rotations)
     shape, share = with_model(shape, said, alignment, telling, masks, largest_share)
     frame = SolidBox(shape.probability).frame(rotation_of(alignment.world_from_model))
-    world_from_object = shape.cube.world_from_cube() @ frame
-    around = tuple(replace(c, camera_from_world=c.camera_from_world @ world_from_object) for c in sized)
-    return Placement(shape, alignment, share, world_from_object, around)
+    level_from_object = shape.cube.world_from_cube() @ frame
+    around = tuple(replace(c, camera_from_world=c.camera_from_world @ level_from_object) for c in sized)
+    return Placement(shape, alignment, share, frame, world_from_level @ level_from_object, around)
+
+
+def level_world(cameras: Sequence[Camera]) -> Float[np.ndarray, "4 4"]:
+    """world_from_level: a turn of the world after which +Z is up, as the lifting network knows objects; none if the cameras tell no up."""
+    up, matrix = upward(cameras), np.eye(4)
+    if up is not None:
+        matrix[:3, :3] = raised(up)
+    return matrix
 
 
 def with_model(
