@@ -17,6 +17,7 @@ from mvsam3d.models.pointmap_encoder import PointmapConfig
 
 IMAGE = 24  # bytes per pixel of a crop while it is prepared
 DENSE = 16.6  # bytes per cell of the occupancy grid and channel of its level
+ACROSS = 0.8  # of a view's activations are alive while it looks at the condition
 SURFACE = 74_000  # bytes per voxel while triangles are made of 64 cells each, on the host
 
 
@@ -72,8 +73,8 @@ def footprints(
         rows = min(views, max(1, int(budget.activations // max(row, 1))))
         pairs = min(views, int(budget.keys_values // max(2 * keys * width * blocks * item, 1)))
         kept = views * keys * condition.fused_width * item + pairs * 2 * keys * width * blocks * item
-        anew = 0 if pairs == views else 2 * keys * width * item * rows
-        add(network, rows * row + shared + anew, kept)
+        anew = 0 if pairs == views else 2 * keys * width * item
+        add(network, rows * max(row, ACROSS * row + anew) + shared, kept)
 
     for network, condition in (
         ("structure_condition", size.structure.condition),
