@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from mvsam3d.geometry.hull import Cube, soft_hull
-from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
+from mvsam3d.geometry.hull import Cube, distances_inside, outline_distance, soft_hull
+from mvsam3d.models.lifting import MASK, LiftingConfig, LiftingNetwork
 from mvsam3d.posing.known_shape import BELIEVED, agreed_chance, known_shape, lifted_probability, tight_cube, upsampled
 from mvsam3d.types import Photo
 from tests.geometry.test_hull import AROUND, RADIUS, WHERE, cameras, shadow
@@ -84,3 +84,27 @@ def test_finer_grids_are_interpolated() -> None:
     ramp = np.broadcast_to(np.arange(4.0)[:, None, None], (4, 4, 4))
     fine = upsampled(np.ascontiguousarray(ramp), 8)
     assert np.allclose(fine[:, 0, 0], np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3))
+
+
+class Covered(LiftingNetwork):
+    """Says how many views cover a cell, and nothing else: the same from every heading."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features[..., MASK].sum(1)
+
+
+def test_what_is_asked_from_four_headings_comes_back_in_one_frame() -> None:
+    network = Covered(LiftingConfig(resolution=16, view_channels=2, fine_channels=4, channels=(4, 8)))
+    views, cube = cameras(*AROUND[:2]), Cube(WHERE + np.array([0.1, -0.05, 0.0]), 1.0)
+    shown = photos()[:2]
+    chance = lifted_probability(shown, views, cube, network)
+    for heading in range(1, 4):  # another heading of the whole: only what is not turned back would differ
+        assert not np.allclose(np.rot90(chance, heading, (0, 1)), chance, atol=0.05)
+    odds = np.log(chance / (1 - chance)) + np.log(BELIEVED / (1 - BELIEVED))
+    inside = [
+        distances_inside(camera, outline_distance(photo.mask), cube.cell_centres(16))[0]
+        for camera, photo in zip(views, shown, strict=True)
+    ]
+    sure = np.minimum(np.abs(inside[0]), np.abs(inside[1])) > 4  # pixels from either outline
+    expected = sum((distance > 0).astype(float) for distance in inside)
+    assert np.allclose(odds[sure], expected[sure], atol=0.02)
