@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mvsam3d.cli import main, public_main
+from mvsam3d.cli import _standing_line, main, public_main
+from mvsam3d.evaluation.runner import Standing
+from tests.evaluation.truths import write_truths
 
 SCENE = Path(__file__).parents[1] / "examples" / "sofa"
 
@@ -33,6 +35,9 @@ def test_quiet_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["reconstruct", str(SCENE), "--views", "0,17"], "17"),
         (["view", "nowhere"], "nowhere"),
         (["train", "huge"], "huge"),
+        (["evaluate", "nowhere", "--out", "out"], "nowhere"),
+        (["evaluate", str(SCENE), "--out", "out", "--systems", "theirs"], "theirs"),
+        (["evaluate", str(SCENE), "--out", "out", "--views", "one"], "--views one"),
         (["reconstruct", str(SCENE), "--out", f"{__file__}/out"], "test_cli.py"),
     ],
 )
@@ -85,3 +90,37 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for command in ("reconstruct", "depth", "downsample", "view", "train", "evaluate"):
         assert command in printed
+
+
+def test_evaluate_prints_tables_and_names_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truths = write_truths(tmp_path / "truths", "a", "b")
+    answers = write_truths(tmp_path / "answers", "a")
+    flags = ["--systems", f"made=folder:{answers}", f"true=folder:{truths}", "--views", "1", "--protocol", "P7"]
+    command = ["evaluate", str(truths), "--out", str(tmp_path / "out"), *flags]
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    assert "## Failures: 1 of 4 answers failed" in captured.out
+    assert "true is better than made" not in captured.out  # on the one object that both have they are alike
+    (row,) = (line.split("|")[2:4] for line in captured.out.splitlines() if line.startswith("| made"))
+    assert [cell.strip() for cell in row] == ["1", "1"]
+    assert str(tmp_path / "out" / "report.html") in captured.out
+    lines = captured.err.strip().splitlines()
+    assert lines[0].startswith("0 of 6: beginning")
+    assert "6 of 6, 1 failed, 0 s left" in lines[-2]
+    assert lines[-1].startswith("mvsam3d: 1 of 4 answers failed, the first: b, made, 1: ")
+
+    write_truths(tmp_path / "answers", "a", "b")
+    assert main(command) == 0
+    assert capsys.readouterr().err.splitlines()[0].startswith("5 of 6: ")
+
+    assert main([*command, "--seed", "1"]) == 1
+    assert "seed was 0 and is 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89.0, "89 s"), (90.0, "2 min"), (5000.0, "83 min"), (5400.0, "1.5 h")]
+)
+def test_time_left(seconds: float, text: str) -> None:
+    standing = Standing(1, 9, 2, "a chair", seconds)
+    assert _standing_line(standing) == f"1 of 9, 2 failed, {text} left: a chair"
+    assert _standing_line(Standing(0, 9, 0, "beginning", None)) == "0 of 9: beginning"
