@@ -55,8 +55,8 @@ def test_means_pairs_and_wins() -> None:  # closed form
 
 
 def test_a_gain_is_better_whichever_way_the_metric_points() -> None:
-    records = [record(str(i), "ours", 1, 0.5, 0.01) for i in range(3)] + [
-        record(str(i), "hull", 1, 0.5, 0.03) for i in range(3)
+    records = [record(str(i), "ours", 1, 0.5, 0.01) for i in range(5)] + [
+        record(str(i), "hull", 1, 0.5, 0.03) for i in range(5)
     ]
     found = summary(records)
     pair = next(pair for pair in found.pairs if pair.metric == "chamfer")
@@ -80,7 +80,7 @@ def test_intervals_say_how_sure_a_difference_is() -> None:
     assert few.gain.low is None
     assert not few.sure
     assert sureness(few) == "2 objects: too few to tell"
-    assert "only 3 objects" in sureness(summary(table({"ours": [0.9] * 3, "hull": [0.1] * 3})).pairs[0])
+    assert "only 5 objects" in sureness(summary(table({"ours": [0.9] * 5, "hull": [0.1] * 5})).pairs[0])
 
 
 def test_failures_are_counted_and_named_and_never_a_number() -> None:
@@ -148,7 +148,7 @@ def test_metrics_that_do_not_lead_come_last() -> None:
 
 
 def test_numbers_have_their_digits() -> None:
-    found = summary(table({"ours": [0.5, 0.5, 0.5], "hull": [0.5, 0.5, 0.5]}))
+    found = summary(table({"ours": [0.5] * 5, "hull": [0.5] * 5}))
     assert spread(found.cells["ours", 4, "chamfer"].value, CHAMFER) == "0.1000 [0.1000, 0.1000]"
     assert spread(found.pairs[0].gain, IOU, signed=True).startswith("+0.000")
 
@@ -168,3 +168,9 @@ def test_csv() -> None:
     assert {row["object"] for row in by_object} == {"0", "1", "2", "'=cmd|x"}  # no formula for a spreadsheet
     (failed,) = (row for row in by_object if row["failure"])
     assert (failed["system"], failed["iou"], failed["failure"]) == ("hull", "", TOLD)
+
+
+def test_answers_that_are_alike_have_no_winner() -> None:
+    found = summary(table({"ours": [0.5, 0.7], "hull": [0.5, 0.7]}))
+    assert "are alike by IoU (2 objects)" in as_markdown(found)
+    assert "better than" not in as_markdown(found)

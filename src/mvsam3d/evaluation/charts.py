@@ -19,10 +19,11 @@ COLOURS = (
     "#b3261e",
     "#2d8fa5",
 )  # of systems, in their order
-ROW, LABEL, NUMBERS = 26, 205, 150  # pixels
-WIDTH = 585
+ROW, LABEL, NUMBERS = 26, 200, 178  # pixels
+WIDTH = 580
 Length = int | float
-CHARACTERS = 30  # of a label before it is cut
+ASIDE = 7.0  # pixels between the whiskers of two systems
+CHARACTERS = 28  # of a label before it is cut
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def intervals(
 
 
 def against_views(curves: Sequence[Curve], measure: Measure, *, width: int = 360, height: int = 220) -> str:
-    """A line for each system over the number of views, with bands of the intervals; the axis of views is logarithmic."""
+    """A line for each system over the number of views, intervals as whiskers side by side; the axis of views is logarithmic."""
     values = [value for curve in curves for _, value in curve.points]
     low, high = _extent(values)
     ticks = _ticks(low, high, most=5)
@@ -101,26 +102,26 @@ def against_views(curves: Sequence[Curve], measure: Measure, *, width: int = 360
     def x(count: int) -> float:
         if len(counts) == 1:
             return (left + right) / 2
-        return left + 14 + math.log(count / counts[0]) / math.log(counts[-1] / counts[0]) * (right - left - 28)
+        return left + 22 + math.log(count / counts[0]) / math.log(counts[-1] / counts[0]) * (right - left - 44)
 
     def y(value: float) -> float:
         return bottom - (value - low) / (high - low) * (bottom - 8)
 
     parts = [_line(left, y(t), right, y(t), "grid") + _text(left - 6, y(t) + 4, f"{t:g}", "left") for t in ticks]
     parts += [_text(x(count), bottom + 18, str(count), "tick") for count in counts]
-    for curve in curves:
-        known = [(c, v) for c, v in curve.points if v.low is not None and v.high is not None]
-        if len(known) > 1:
-            upper = [f"{x(c):.1f},{y(v.high or 0):.1f}" for c, v in known]
-            lower = [f"{x(c):.1f},{y(v.low or 0):.1f}" for c, v in reversed(known)]
-            parts.append(f'<polygon points="{" ".join([*upper, *lower])}" fill="{curve.colour}" opacity="0.13"/>')
-        places = " ".join(f"{x(c):.1f},{y(v.mean):.1f}" for c, v in curve.points)
+    for i, curve in enumerate(curves):
+        aside = ASIDE * (i - (len(curves) - 1) / 2)  # so that whiskers can be told apart
+        for count, value in curve.points:
+            if value.low is not None and value.high is not None:
+                parts.append(
+                    _line(x(count) + aside, y(value.low), x(count) + aside, y(value.high), "thin", curve.colour)
+                )
+        places = " ".join(f"{x(c) + aside:.1f},{y(v.mean):.1f}" for c, v in curve.points)
         parts.append(f'<polyline points="{places}" fill="none" stroke="{curve.colour}" stroke-width="2.2"/>')
         for count, value in curve.points:
             title = f"<title>{escape(f'{curve.label}, {count} views: {spread(value, measure)}')}</title>"
-            parts.append(
-                f'<circle cx="{x(count):.1f}" cy="{y(value.mean):.1f}" r="4" fill="{curve.colour}">{title}</circle>'
-            )
+            place = f'cx="{x(count) + aside:.1f}" cy="{y(value.mean):.1f}"'
+            parts.append(f'<circle {place} r="4" fill="{curve.colour}">{title}</circle>')
     return _svg(parts, width, height, top=0, name=f"{measure.label} {arrow(measure)}")
 
 

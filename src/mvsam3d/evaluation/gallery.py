@@ -16,11 +16,13 @@ from mvsam3d.evaluation.charts import Bar, Curve, against_views, colour_of, inte
 from mvsam3d.evaluation.page_parts import SCRIPT, STYLE
 from mvsam3d.evaluation.records import Item, Record, ResultFolder
 from mvsam3d.evaluation.tables import (
+    FEW,
     FLOOR,
     SECONDS,
     Measure,
     Pair,
     Summary,
+    alike,
     answered,
     arrow,
     best_systems,
@@ -95,6 +97,8 @@ def _verdicts(summary: Summary) -> str:
 
 
 def _verdict(summary: Summary, pair: Pair, measure: Measure) -> str:
+    if alike(pair, measure):
+        return _alike(summary, pair.views, measure)
     value = spread(summary.cells[pair.system, pair.views, measure.name].value, measure)
     colour = colour_of(summary.systems.index(pair.system))
     return (
@@ -103,6 +107,16 @@ def _verdict(summary: Summary, pair: Pair, measure: Measure) -> str:
         f"<p class=lead>leads by {escape(measure.label)} with {escape(value)}</p>"
         f"<p>{escape(number(abs(pair.gain.mean), measure))} ahead of <b>{escape(pair.baseline)}</b>"
         f" {_gain_interval(pair, measure)}; {escape(counted(pair))}.</p>{_badge(pair)}</article>"
+    )
+
+
+def _alike(summary: Summary, views: int, measure: Measure) -> str:
+    there = best_systems(summary, views, measure)
+    cell = summary.cells[there[0], views, measure.name]
+    names = ", ".join(f"<b>{escape(system)}</b>" for system in there)
+    return (
+        f"<article><h2>{_views(views)}</h2><p class=winner>no winner</p>"
+        f"<p class=lead>{escape(measure.label)} {escape(spread(cell.value, measure))}</p><p>{names} are alike.</p></article>"
     )
 
 
@@ -127,7 +141,7 @@ def _gained(pair: Pair, measure: Measure) -> str:
 
 
 def _badge(pair: Pair) -> str:
-    kind = "few" if pair.gain.low is None else "sure" if pair.sure else "open"
+    kind = "few" if pair.objects < FEW else "sure" if pair.sure else "open"
     return f"<span class='badge {kind}'>{escape(sureness(pair))}</span>"
 
 
@@ -191,13 +205,17 @@ def _charts(summary: Summary) -> str:
             drawn = intervals(some, first, floor=None if truth is None else truth.value.mean, beside=every)
             parts.append(_figure(f"{first.label} {arrow(first)}, {_views(views)}", drawn))
     pairs = [p for p in summary.pairs if p.metric == first.name]
-    if pairs:
-        gains = [
-            Bar(f"against {p.baseline}, {_views(p.views)}", colour_of(summary.systems.index(p.baseline)), p.gain)
-            for p in pairs
+    gains = {
+        views: [
+            Bar(p.baseline, colour_of(summary.systems.index(p.baseline)), p.gain) for p in pairs if p.views == views
         ]
-        title = f"{summary.systems[0]}, object by object: gain in {first.label} (right of zero: better)"
-        parts.append(_figure(title, intervals(gains, first, zero=True)))
+        for views in summary.views
+    }
+    every = [bar for some in gains.values() for bar in some]
+    for views, some in gains.items():
+        if some:
+            title = f"{summary.systems[0]} against each, gain in {first.label} (right of zero: better), {_views(views)}"
+            parts.append(_figure(title, intervals(some, first, zero=True, beside=every)))
     told = "Dots are means over the objects; whiskers hold the true mean in 95 of 100 cases."
     html = f"<section class=charts><h2>How much, and how sure</h2><p>{told}</p><div class=curves>{''.join(parts)}</div></section>"
     if len(summary.views) > 1:

@@ -40,6 +40,7 @@ svg .value { font-variant-numeric: tabular-nums }
 .zero { stroke: #1c2128; stroke-width: 1.5 }
 .floor { stroke: #59636e; stroke-dasharray: 5 4 }
 .whisker { stroke-width: 3; stroke-linecap: round; opacity: .55 }
+.thin { stroke-width: 2; opacity: .45 }
 .curves { display: flex; flex-wrap: wrap; gap: 18px 28px }
 .legend span { margin-right: 18px; white-space: nowrap }
 .legend i,.dot { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 6px }

@@ -19,7 +19,7 @@ from mvsam3d.evaluation.metrics import paired_difference
 from mvsam3d.evaluation.records import Record
 
 FLOOR = "the truth itself"
-FEWEST_FOR_INTERVAL = 3  # objects; of fewer a bootstrap says nothing
+FEWEST_FOR_INTERVAL = 5  # objects; of fewer a bootstrap says nothing
 FEW = 10  # objects: below, intervals are too narrow
 
 
@@ -255,12 +255,17 @@ def verdict(pair: Pair, measure: Measure) -> str:
     """A sentence on who leads, by how much, how sure."""
     ahead, n = pair.gain.mean, pair.objects
     whom = f"{pair.baseline}" if pair.views == pair.baseline_views else f"itself with {_views(pair.baseline_views)}"
-    if abs(ahead) < 0.5 * 10**-measure.digits and not pair.sure:
+    if alike(pair, measure):
         return f"{pair.system} and {whom} are alike by {measure.label} ({n} objects)."
     how = "better" if ahead >= 0 else "worse"
     text = f"{pair.system} is {how} than {whom} by {number(abs(ahead), measure)} {measure.label}"
     text += f" ({counted(pair)})"
     return f"{text}; {sureness(pair)}."
+
+
+def alike(pair: Pair, measure: Measure) -> bool:
+    """No difference in the digits shown."""
+    return abs(pair.gain.mean) < 0.5 * 10**-measure.digits and not pair.sure
 
 
 def counted(pair: Pair) -> str:
@@ -308,10 +313,9 @@ def as_markdown(summary: Summary, facts: Sequence[str] = (), *, whole: bool = Tr
         parts.append(f"**{summary.pending} of {summary.asked} answers are not there yet.**")
     for count in summary.views:
         parts += [f"## {_views(count)}", _system_table(summary, count, summary.leading)]
-    leading = {measure.name for measure in summary.leading}
-    pairs = [pair for pair in summary.pairs if pair.metric in leading]
+    pairs = [pair for pair in summary.pairs if pair.metric == summary.measures[0].name]
     if pairs:
-        head = f"## {summary.systems[0]} against the others, object by object (+ is better, whatever the metric)"
+        head = f"## {summary.systems[0]} against the others, object by object (+ is better; other metrics: pairs.csv)"
         parts += [head, _pair_table(pairs, by_name)]
     parts += _problems(summary)
     if whole and len(summary.leading) < len(summary.measures):
