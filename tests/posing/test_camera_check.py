@@ -61,7 +61,7 @@ def test_other_conventions_are_named(views: tuple[list[Photo], list[Camera]], op
         matrices = [np.linalg.inv(m) for m in matrices]
     given = [replace(c, camera_from_world=m) for c, m in zip(cameras, matrices)]
     if not opengl and not inverted:
-        assert coarse_agreement([p.mask for p in photos], given).min() > 0.7
+        assert coarse_agreement([p.mask for p in photos], given).min() > 0.95
         return
     expected = {
         (True, False): "OpenGL's",
@@ -112,3 +112,16 @@ def test_photos_of_two_objects_tell_nothing_together(views: tuple[list[Photo], l
     other = np.zeros_like(photos[0].mask)
     other[-other.shape[0] // 4 :, : other.shape[1] // 3] = True
     assert fitting_views([replace(p, mask=other) if i % 2 else p for i, p in enumerate(photos)], cameras) == ()
+
+
+def plate(points: np.ndarray) -> np.ndarray:
+    """A wing: thinner than a cell of the coarse hull."""
+    return (np.abs(points) <= (0.48, 0.2, 0.012)).all(-1)
+
+
+def test_a_thin_thing_with_right_cameras_is_believed() -> None:
+    """Its hull is thicker than itself by more than half, whatever the cameras; what counts is that it covers the masks."""
+    photos, cameras = scene(np.eye(4), plate)
+    assert min(photo.mask.sum() for photo in photos) > 100
+    assert fitting_views(photos, cameras) == tuple(range(8))
+    assert fitting_views(photos, [cameras[i] for i in (0, 4, 1, 6, 2, 7, 3, 5)]) == ()
