@@ -102,10 +102,14 @@ class Winding:
 
     def __call__(self, points: Float[np.ndarray, "point 3"]) -> Bool[np.ndarray, " point"]:
         """Which points are inside; those on the surface may be either."""
+        return np.asarray(self.turns(points) != 0)
+
+    def turns(self, points: Float[np.ndarray, "point 3"]) -> Int64[np.ndarray, " point"]:
+        """How often the surface winds around each point: 1 inside of one part, -1 if that is inside out, more where parts overlap."""
         starts, entries, low, side = self.columns
         turns = np.zeros(len(points), np.int64)
         _wind(np.ascontiguousarray(points, np.float64), self.vertices, self.faces, starts, entries, low, side, turns)
-        return np.asarray(turns != 0)
+        return turns
 
 
 @compiled
