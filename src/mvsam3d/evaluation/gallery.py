@@ -106,7 +106,7 @@ def _verdict(summary: Summary, pair: Pair, measure: Measure) -> str:
         f'<p class=winner style="color:{colour}">{escape(pair.system)}</p>'
         f"<p class=lead>leads by {escape(measure.label)} with {escape(value)}</p>"
         f"<p>{escape(number(abs(pair.gain.mean), measure))} ahead of <b>{escape(pair.baseline)}</b>"
-        f" {_gain_interval(pair, measure)}; {escape(counted(pair))}.</p>{_badge(pair)}</article>"
+        f"{_gain_interval(pair, measure)}; {escape(counted(pair))}.</p>{_badge(pair)}</article>"
     )
 
 
@@ -132,7 +132,7 @@ def _alone(summary: Summary, views: int, measure: Measure) -> str:
 def _gain_interval(pair: Pair, measure: Measure) -> str:
     if pair.gain.low is None or pair.gain.high is None:
         return ""
-    return f"[{number(pair.gain.low, measure)}, {number(pair.gain.high, measure)}]"
+    return f" [{number(pair.gain.low, measure)}, {number(pair.gain.high, measure)}]"
 
 
 def _gained(pair: Pair, measure: Measure) -> str:
