@@ -119,7 +119,7 @@ def known_of(models: Models, encoder: StructureEncoder, case: Case, views: int) 
         chance = hull
     else:
         said = lifted_probability(photos.photos, photos.cameras, OBJECT, models.lifting)
-        chance = agreed_chance(upsampled(said, size) if len(said) != size else said, hull, views)
+        chance = agreed_chance(upsampled(said, size) if len(said) != size else said, hull)
     grid = torch.from_numpy(chance).float()
     latents = tokens_from_grid(encoder(grid[None, None]).mean, models.config.structure.vae.token_patch)
     return Guided(models, case, views, grid, latents)

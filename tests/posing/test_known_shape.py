@@ -32,23 +32,24 @@ def test_without_a_network_it_is_the_hull() -> None:
 
 
 def test_network_and_hull_speak_together() -> None:
-    """The network says the same of all cells, so that what differs is the hull's, whose share grows with the views."""
+    """The network says the same of all cells: inside the hull its word stands, outside the hull's word is added."""
     shape = known_shape(photos(), cameras(*AROUND), saying(1.0), 24)
     assert shape.source == "lifting"
     hull = soft_hull(cameras(*AROUND), [photo.mask for photo in photos()], shape.cube, 24)
     odds = 1.0 - np.log(BELIEVED / (1 - BELIEVED))
     sure = np.clip(hull, 1e-3, 1 - 1e-3)
-    assert np.allclose(shape.probability, 1 / (1 + np.exp(-odds) * ((1 - sure) / sure) ** 0.5), atol=1e-4)
+    against = np.minimum(np.log(sure / (1 - sure)), 0)
+    assert np.allclose(shape.probability, 1 / (1 + np.exp(-odds - 0.5 * against)), atol=1e-4)
     far = np.linalg.norm(shape.cube.cell_centres(24) - WHERE, axis=-1)
-    assert shape.probability[far < 0.7 * RADIUS].min() > 0.9 > 0.5 > shape.probability[far > 1.6 * RADIUS].max()
+    assert shape.probability[far < 0.7 * RADIUS].min() > 0.7 > 0.4 > shape.probability[far > 1.6 * RADIUS].max()
 
 
-def test_the_hull_counts_by_its_views() -> None:
-    """Closed form: nothing for two views, half of its log odds for six and more, half of that for four."""
-    said, hull = np.full((1, 1, 1), 0.6), np.full((1, 1, 1), 0.9)
-    for views, share in ((1, 0.0), (2, 0.0), (4, 0.25), (6, 0.5), (12, 0.5)):
-        odds = np.log(0.6 / 0.4) + share * np.log(0.9 / 0.1)
-        assert agreed_chance(said, hull, views).item() == pytest.approx(1 / (1 + np.exp(-odds)))
+def test_the_hull_takes_away_alone() -> None:
+    """Closed form: half of its log odds where they are negative, nothing where they are positive: what all outlines share may be hollow."""
+    said = np.full((1, 1, 1), 0.6)
+    assert agreed_chance(said, np.full((1, 1, 1), 0.9)).item() == pytest.approx(0.6)
+    odds = np.log(0.6 / 0.4) + 0.5 * np.log(0.1 / 0.9)
+    assert agreed_chance(said, np.full((1, 1, 1), 0.1)).item() == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
 @torch.no_grad()

@@ -22,9 +22,10 @@ PIXELS_PER_CELL = 3.5  # of the object's cube in the photos shown to the lifting
 TIGHT = 1.06  # side of the cube that the network is shown at last, in the object's longest sides as it found them first
 ROUNDS = 2
 QUARTERS = 4  # headings from which the network is asked
-BELIEVED = 0.35  # what the network says of cells that are rather inside than not: best for the solids of 80 held-out objects, 1 to 4 views
-HULL_SHARE = 0.5  # of the hull's log odds beside the network's where views are many; none for two, which enclose little
-MANY_VIEWS = 6
+BELIEVED = (
+    0.4  # what the network says of cells that are rather inside than not: best for 36 training meshes, 1 to 8 views
+)
+HULL_SHARE = 0.5  # of the hull's log odds beside the network's, where it says that nothing is there: inside it may be hollow
 LEAST_CHANCE = 1e-3  # of a cell; neither network nor hull rules one out alone
 LEAST_CELLS = 8  # of an object that deserves a tighter cube
 
@@ -63,17 +64,14 @@ def known_shape(
     hull = soft_hull(cameras, masks, cube, resolution)
     if resolution != len(probability):
         probability = upsampled(probability, resolution)
-    return KnownShape(cube, agreed_chance(probability, hull, len(photos)), hull, "lifting")
+    return KnownShape(cube, agreed_chance(probability, hull), hull, "lifting")
 
 
-def agreed_chance(
-    said: Float[np.ndarray, "x y z"], hull: Float[np.ndarray, "x y z"], views: int
-) -> Float[np.ndarray, "x y z"]:
-    """Network and hull together: log odds add up, the hull's by how many views it is of."""
-    share = HULL_SHARE * min(max(views - 2, 0) / (MANY_VIEWS - 2), 1.0)
+def agreed_chance(said: Float[np.ndarray, "x y z"], hull: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    """Network and hull together: log odds add up, the hull's where they are negative."""
     odds = [np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE) for chance in (said, hull)]
     a, b = (np.log(chance / (1 - chance)) for chance in odds)
-    together: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-(a + share * b)))
+    together: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-(a + HULL_SHARE * np.minimum(b, 0))))
     return together
 
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # of the model's log odds that are tried
 BESIDE = 1.5  # cells from the shape's outline beyond which a pixel of the mask is left out by it
-ALLOWED = 0.012  # of the masks that the model's word may leave out
+ALLOWED = 0.035  # of the masks that the model's word may leave out
 LIMIT = 4.0  # of the model's log odds
 OTHER_SHAPE = 0.02  # of the logarithm of width / height: more than rounding of sizes makes
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly

@@ -107,7 +107,7 @@ SMALL_RECIPE = Recipe(
         ),
         "slat_vae": LoopConfig(steps=850, batch=4, lr=1.5e-3, decay=0.5, warmup=50, ema=0.995, evaluate_every=200),
         "slat_flow": LoopConfig(steps=3300, batch=4, lr=1.5e-3, warmup=50, decay=0.75, ema=0.998, evaluate_every=200),
-        "lifting": LoopConfig(steps=3000, batch=8, lr=3e-3, warmup=50, decay=0.6, ema=0.995, evaluate_every=500),
+        "lifting": LoopConfig(steps=2400, batch=8, lr=3e-3, warmup=50, decay=0.6, ema=0.995, evaluate_every=500),
     },
     flow=FlowTraining(at_noise=0.85, decoded=1.0, strangers=0.25),
 )

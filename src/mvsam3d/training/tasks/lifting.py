@@ -158,7 +158,7 @@ def sample(
         resolution: cells along an edge; the shard's grids may be finer.
         off: for each view, motions of the object before its camera, by which the camera is taken to be wrong.
     """
-    photos, masks, cameras = _views(shards, row, views)
+    photos, masks, cameras = views_of(shards, row, views)
     moved = [
         Camera(c.intrinsics, c.camera_from_world @ (off[i] if off else np.eye(4)) @ object_from_cube, c.width, c.height)
         for i, c in enumerate(cameras)
@@ -177,11 +177,12 @@ def stacked(samples: list[tuple[np.ndarray, np.ndarray]]) -> LiftingBatch:
 
 def hull_of(shards: Shards, row: int, views: np.ndarray, resolution: int) -> np.ndarray:
     """The visual hull in the object's own cube."""
-    _, masks, cameras = _views(shards, row, views)
+    _, masks, cameras = views_of(shards, row, views)
     return carved(cameras, masks, OBJECT, resolution)
 
 
-def _views(shards: Shards, row: int, views: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], list[Camera]]:
+def views_of(shards: Shards, row: int, views: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], list[Camera]]:
+    """Photos, masks and cameras of an object's views, the object frame as their world."""
     rgb = shards.rows(np.array([row]), "rgb")[0]
     size = rgb.shape[1]
     masks = shards.masks(np.array([row]), size)[0]
