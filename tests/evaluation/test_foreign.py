@@ -77,6 +77,23 @@ def test_words_are_no_shell_s(tmp_path: Path) -> None:
     assert eval((work / "out" / "a").read_text()) == [";", "touch", "$HOME", "|", "`x`", ">", "f"]
 
 
+def test_relative_paths_are_the_caller_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").write_text(
+        f"#!{PYTHON}\nimport sys; open(sys.argv[1] + '/a', 'w').write(open('notes').read())\n"
+    )
+    (tmp_path / "notes").write_text("here")
+    (tmp_path / "run").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    check_template("./run {out} {photos}")
+    (tmp_path / "work").mkdir()
+    run_program("./run {out} {photos}", capture(1), Path("work"), limit=60.0)
+    assert (tmp_path / "work" / "out" / "a").read_text() == "here"
+    (tmp_path / "run").unlink()
+    (tmp_path / "again").mkdir()
+    with pytest.raises(ObjectsFailed, match=r"\./run cannot be run: No such file"):
+        run_program("./run {out} {photos}", capture(1), Path("again"), limit=60.0)
+
+
 def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
     text = "import sys; print('x' * 5000); print('no GPU\\nhere', file=sys.stderr); sys.exit(3)"
     (tmp_path / "work").mkdir()

@@ -112,6 +112,9 @@ def test_leaders_are_ranked_over_the_objects_that_all_answered() -> None:
     (leader,) = found.leaders
     assert (leader.system, leader.baseline) == ("ours", "hull")
     assert leader.gain.mean == pytest.approx(0.1)
+    # the third one's own mean is the second best, as it answered the easy objects only
+    third = table({"ours": [0.2, 0.3, 0.9, 0.9], "hull": [0.1, 0.2, 0.8, 0.8], "mean": [None, None, 0.5, 0.5]})
+    assert summary(third, ("ours", "hull", "mean")).leaders[0].baseline == "hull"
     text = verdict(leader, IOU)
     assert text.startswith("ours is better than hull by 0.100 IoU (better on 2 of 2 objects, worse on 0)")
 

@@ -57,10 +57,12 @@ def run_program(template: str, inputs: Capture, work: Path, *, limit: float) -> 
 
     {photos} is a folder of 0.png, 1.png, ... and {masks} one of masks of those names, white on the object (it lies in {photos}/masks/);
     {cameras} the true cameras as our own JSON; {out} an empty folder for its mesh. Each is put into the words of the command line
-    after it has been split into words, so that no name can add one.
+    after it has been split into words, so that no name can add one. The program works in the caller's current folder, as relative
+    paths in the command line are meant.
 
     Raises: ObjectsFailed: another exit status than 0, or out of time; with the end of what it printed.
     """
+    work = work.absolute()
     photos, out = work / "photos", work / "out"
     masks = photos / "masks" / "object"
     masks.mkdir(parents=True)
@@ -75,9 +77,12 @@ def run_program(template: str, inputs: Capture, work: Path, *, limit: float) -> 
     log = work / "log.txt"
     start = time.perf_counter()
     with log.open("wb") as told:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.STDOUT, start_new_session=True, cwd=work
-        )
+        try:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as problem:
+            raise ObjectsFailed(f"{words[0]} cannot be run: {problem.strerror or problem}") from problem
         try:
             status: int | None = process.wait(limit)
         except subprocess.TimeoutExpired:

@@ -86,7 +86,7 @@ class Result:
         first = [f"{r.item.subject}, {r.item.system}, {r.item.views}: {r.failure}" for r in self.summary.failures[:1]]
         first = first or [f"{name}: {why}" for name, why in self.summary.unread[:1]]
         said = [f"{failures} of {self.summary.asked} answers failed"] if failures else []
-        said += [f"{unread} objects cannot be used"] if unread else []
+        said += [f"{unread} object{'s' * (unread > 1)} cannot be used"] if unread else []
         raise ObjectsFailed(f"{' and '.join(said)}, the first: {first[0]}. All are named in {self.files[0]}")
 
 
@@ -279,7 +279,10 @@ def report(
         seed=seed,
     )
     notes = {record.item.subject: record.notes for record in floors}
-    facts = [f"{len(sources)} objects, protocol {protocol.name}, seed {seed}.", *_about_truths(notes)]
+    facts = [
+        f"{len(sources)} object{'s' * (len(sources) != 1)}, protocol {protocol.name}, seed {seed}.",
+        *_about_truths(notes),
+    ]
     facts += [protocol.note] if protocol.note else []
     names = tuple(source.name for source in sources)
     shown = page(Page(summary, tuple(answers), tuple(facts), folder, names, notes))

@@ -86,7 +86,7 @@ def outcome_of(piece: Piece) -> Outcome:
     except MvSam3dError as problem:
         found = Outcome(failed(piece.item, str(problem)))
     except Exception as problem:
-        log.exception("%s", piece.item)
+        log.exception("%s, %s, %d views: %s", *vars(piece.item).values(), problem)
         found = Outcome(failed(piece.item, f"{type(problem).__name__}: {problem}"))
     return replace(found, seconds=time.perf_counter() - start)
 
