@@ -14,6 +14,7 @@ from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import open_checkpoint
 from mvsam3d.models.slat_flow import SlatFlow
 from mvsam3d.models.structure_flow import StructureFlow
+from mvsam3d.nn.layers import LayerNorm32, MultiHeadRMSNorm
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import occupancy_logits, structure_latents, structured_latents
@@ -96,11 +97,17 @@ def test_half_precision_is_within_a_hundredth(network: Callable[[], Velocity], d
 def test_extreme_inputs_give_numbers(
     network: Callable[[], Velocity], dtype: torch.dtype, state: float, seen: float
 ) -> None:
-    """States and conditions a thousand times too large, vanishing, or zero: norms and softmax must not divide 0 by 0."""
+    """States and conditions a thousand times too large leave room to where float16 ends; vanishing ones and zeros divide nothing by 0."""
     velocity = network()
     for time in (0.0, 1000.0):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             assert bool(velocity(state, time, seen).isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_norms_of_rows_without_spread_are_zero(dtype: torch.dtype) -> None:
+    assert not MultiHeadRMSNorm(8, 3)(torch.zeros(2, 3, 8, dtype=dtype)).any()
+    assert not LayerNorm32(8, eps=1e-6)(torch.full((2, 8), 1000.0, dtype=dtype)).any()
 
 
 @NETWORKS
