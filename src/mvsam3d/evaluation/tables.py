@@ -256,7 +256,7 @@ def verdict(pair: Pair, measure: Measure) -> str:
     ahead, n = pair.gain.mean, pair.objects
     whom = f"{pair.baseline}" if pair.views == pair.baseline_views else f"itself with {_views(pair.baseline_views)}"
     if alike(pair, measure):
-        return f"{pair.system} and {whom} are alike by {measure.label} ({n} objects)."
+        return f"{pair.system} and {whom} are alike by {measure.label} ({n} object{'s' * (n > 1)})."
     how = "better" if ahead >= 0 else "worse"
     text = f"{pair.system} is {how} than {whom} by {number(abs(ahead), measure)} {measure.label}"
     text += f" ({counted(pair)})"
