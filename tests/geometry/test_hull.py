@@ -10,6 +10,7 @@ from mvsam3d.geometry.cameras import centre, centred_intrinsics, project
 from mvsam3d.geometry.hull import (
     Cube,
     carved,
+    covering,
     cube_around,
     distances_inside,
     in_cube_frame,
@@ -164,6 +165,24 @@ def test_the_part_of_a_mask_that_a_solid_leaves_out() -> None:
         rest = (RADIUS**2 - (0.2 + beside / 64) ** 2) / RADIUS**2
         np.testing.assert_allclose(uncovered(middles < 0.2, cube, views, masks, beside), rest, atol=0.04)
     assert (uncovered(middles < -1, cube, views, masks, 1.5) == 1).all()
+
+
+def test_what_a_mask_shows_is_filled_where_it_is_likeliest() -> None:
+    """A ball of which a slab is missing; along each ray through the gap, the cells of one plane are likeliest."""
+    views = cameras((0, 0), (60, 10))
+    masks = [shadow(camera) for camera in views]
+    cube = Cube(WHERE, 1.0)
+    points = cube.cell_centres(48) - WHERE
+    ball = np.linalg.norm(points, axis=-1) < RADIUS
+    gap = ball & (np.abs(points[..., 2]) < 0.1)
+    odds = np.where(ball & ~gap, 3.0, -3.0)
+    odds[gap & (np.abs(points[..., 1]) < 2.5 / 48)] = -0.5
+    assert uncovered(odds > 0, cube, views, masks, 1.0).max() > 0.2
+    filled = covering(odds, cube, views, masks, 1.0)
+    assert uncovered(filled > 0, cube, views, masks, 1.0).max() < 0.02
+    new = (filled > 0) & (odds <= 0)
+    assert np.abs(points[new][:, 1]).mean() < 0.06  # about the likely cells, in a gap that is .6 deep
+    assert np.array_equal(covering(np.where(ball, 3.0, -3.0), cube, views, masks, 1.0), np.where(ball, 3.0, -3.0))
 
 
 def test_what_is_behind_a_camera_is_not_inside() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.ndimage import gaussian_filter
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.geometry.cameras import centre, project, resized, triangulated, unproject
@@ -20,6 +21,8 @@ from mvsam3d.types import Camera
 COARSE = 48  # cells along an edge with which the object is first looked for
 FIRST_ROOM = 1.6  # side of the first cube in sizes of the object as its masks show it
 HALF_DIAGONAL = np.sqrt(3) / 2
+LIKELY = 1.5  # cells over which odds are smoothed where a depth is looked for
+FILLED = 1.5  # log odds of a cell that is filled because a photo shows something there
 RAY_SIDE = 160  # pixels along the longer side of a photo in which silhouettes are compared
 
 Mask = Bool[np.ndarray, "_ _"]
@@ -211,13 +214,44 @@ def uncovered(
 
     parts = []
     for shown, seen, camera in _outlines(solid, cube, cameras, masks):
-        _, depth = project(camera, cube.centre)
-        scale = np.cbrt(abs(np.linalg.det(camera.camera_from_world[:3, :3])))
-        focal = np.sqrt(abs(camera.intrinsics[0, 0] * camera.intrinsics[1, 1]))
-        cell = focal * scale / max(float(depth), 1e-9) * cube.side / len(solid)
+        cell = _pixels_per_cell(camera, cube, len(solid))
         away = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         parts.append(float((away[shown] > beside * cell).mean()) if seen.any() and shown.any() else 1.0)
     return np.array(parts)
+
+
+def covering(
+    odds: Float[np.ndarray, "x y z"], cube: Cube, cameras: Sequence[Camera], masks: Sequence[Mask], beside: float
+) -> Float[np.ndarray, "x y z"]:
+    """Log odds whose solid covers the masks, but for their rims: on each ray through a gap of more than `beside` cells, the most probable
+    place is filled, two or three cells thick. What is seen is there, even where nothing is sure of its depth.
+    """
+    import cv2
+
+    filled, likely = (
+        odds.copy(),
+        gaussian_filter(odds, LIKELY, mode="nearest"),
+    )  # smooth, so that neighbours agree on the depth
+    for i in range(len(cameras)):
+        ((shown, seen, camera),) = _outlines(filled > 0, cube, cameras[i : i + 1], masks[i : i + 1])
+        if seen.any():
+            away = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            reach = beside * _pixels_per_cell(camera, cube, len(odds))
+            gaps = shown & (away > reach)
+            core = cv2.distanceTransform((shown & ~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > reach
+            near = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= 2 * reach
+            shown = gaps & near & core.any()  # of the gaps, those wide enough
+        if shown.any():
+            start, rays = _rays(in_cube_frame(camera, cube), camera.width, camera.height)
+            _fill(filled, likely, start, rays[shown])
+    return filled
+
+
+def _pixels_per_cell(camera: Camera, cube: Cube, resolution: int) -> float:
+    _, depth = project(camera, cube.centre)
+    scale = np.cbrt(abs(np.linalg.det(camera.camera_from_world[:3, :3])))
+    focal = np.sqrt(abs(camera.intrinsics[0, 0] * camera.intrinsics[1, 1]))
+    return float(focal * scale / max(float(depth), 1e-9) * cube.side / resolution)
 
 
 def _outlines(
@@ -237,21 +271,62 @@ def silhouette(
     solid: Bool[np.ndarray, "x y z"], cube: Cube, camera: Camera, width: int, height: int
 ) -> Bool[np.ndarray, "height width"]:
     """Where a camera's photo, scaled to `width` by `height` pixels, shows the solid: a ray through each pixel's middle."""
-    placed = in_cube_frame(camera, cube)
-    pixels = np.stack(
-        np.meshgrid(
-            (np.arange(width) + 0.5) / width * camera.width, (np.arange(height) + 0.5) / height * camera.height
-        ),
-        -1,
-    )
-    start = centre(placed)
-    rotation = placed.camera_from_world[:3, :3]
-    rays = np.concatenate([pixels, np.ones((height, width, 1))], -1) @ np.linalg.inv(placed.intrinsics).T
-    rays = rays @ np.linalg.inv(rotation).T
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    start, rays = _rays(in_cube_frame(camera, cube), width, height)
     hit = np.zeros((height, width), np.bool_)
     _hit(solid, start, rays, hit)
     return hit
+
+
+def _rays(placed: Camera, width: int, height: int) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, "h w 3"]]:
+    """Where a camera stands, and unit rays through the middles of its photo's pixels, were it `width` by `height`."""
+    pixels = np.stack(
+        np.meshgrid(
+            (np.arange(width) + 0.5) / width * placed.width, (np.arange(height) + 0.5) / height * placed.height
+        ),
+        -1,
+    )
+    rays = np.concatenate([pixels, np.ones((height, width, 1))], -1) @ np.linalg.inv(placed.intrinsics).T
+    rays = rays @ np.linalg.inv(placed.camera_from_world[:3, :3]).T
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    return centre(placed), rays
+
+
+@compiled
+def _span(start: np.ndarray, ray: np.ndarray) -> tuple[float, float]:
+    """Where a ray enters and leaves the cube [-0.5, 0.5]^3."""
+    near, far = 0.0, 1e30
+    for axis in range(3):
+        d, s = ray[axis], start[axis]
+        if abs(d) < 1e-12:
+            if abs(s) > 0.5:
+                far = -1.0
+            continue
+        a, b = (-0.5 - s) / d, (0.5 - s) / d
+        near, far = max(near, min(a, b)), min(far, max(a, b))
+    return near, far
+
+
+@compiled
+def _fill(odds: np.ndarray, likely: np.ndarray, start: np.ndarray, rays: np.ndarray) -> None:
+    """Make the likeliest cell on each ray, and those that share a face with it, rather inside than not."""
+    n = odds.shape[0]
+    for row in range(rays.shape[0]):
+        near, far = _span(start, rays[row])
+        best, x, y, z = -1e30, -1, -1, -1
+        t = near + 0.25 / n
+        while t < far:
+            i = int((start[0] + t * rays[row, 0] + 0.5) * n)
+            j = int((start[1] + t * rays[row, 1] + 0.5) * n)
+            k = int((start[2] + t * rays[row, 2] + 0.5) * n)
+            if 0 <= i < n and 0 <= j < n and 0 <= k < n and likely[i, j, k] > best:
+                best, x, y, z = likely[i, j, k], i, j, k
+            t += 0.5 / n
+        if x >= 0:
+            for i in range(max(x - 1, 0), min(x + 2, n)):
+                for j in range(max(y - 1, 0), min(y + 2, n)):
+                    for k in range(max(z - 1, 0), min(z + 2, n)):
+                        if abs(i - x) + abs(j - y) + abs(k - z) <= 1:
+                            odds[i, j, k] = max(odds[i, j, k], FILLED)
 
 
 @compiled
@@ -260,15 +335,7 @@ def _hit(solid: np.ndarray, start: np.ndarray, rays: np.ndarray, hit: np.ndarray
     n = solid.shape[0]
     for row in range(rays.shape[0]):
         for column in range(rays.shape[1]):
-            near, far = 0.0, 1e30
-            for axis in range(3):
-                d, s = rays[row, column, axis], start[axis]
-                if abs(d) < 1e-12:
-                    if abs(s) > 0.5:
-                        far = -1.0
-                    continue
-                a, b = (-0.5 - s) / d, (0.5 - s) / d
-                near, far = max(near, min(a, b)), min(far, max(a, b))
+            near, far = _span(start, rays[row, column])
             t = near + 0.25 / n
             while t < far:
                 i = int((start[0] + t * rays[row, column, 0] + 0.5) * n)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from_similarity
 from mvsam3d.geometry.cameras import resized
-from mvsam3d.geometry.hull import uncovered
+from mvsam3d.geometry.hull import covering, uncovered
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.posing.alignment import (
     Alignment,
@@ -126,7 +126,8 @@ def with_model(
     """The known shape with the model's word: log odds add up, the model's by the largest share that the outlines allow.
 
     What no photo shows, a hollow say, the model alone knows, and it may say so as long as the whole still covers the masks, but for their
-    rims; a model that is wrong about the object takes away what photos show. Outside its frame the model says that nothing is there.
+    rims; a model that is wrong about the object takes away what photos show. Outside its frame the model says that nothing is there. What
+    masks show and nothing explains in the end is filled where it is likeliest.
 
     Args:
         shape: by the cameras.
@@ -148,7 +149,7 @@ def with_model(
     ]
     share = max(s for s, lost in zip(shares, left_out, strict=True) if lost <= min(left_out) + ALLOWED)
     log.info("share of the model: part of the masks left out: %s", dict(zip(shares, np.round(left_out, 4).tolist())))
-    together = 1 / (1 + np.exp(-(odds + share * model)))
+    together = 1 / (1 + np.exp(-covering(odds + share * model, shape.cube, cameras, masks, BESIDE)))
     return replace(shape, probability=together), share
 
 
