@@ -169,7 +169,7 @@ def test_the_part_of_a_mask_that_a_solid_leaves_out() -> None:
 
 def test_what_a_mask_shows_is_filled_where_it_is_likeliest() -> None:
     """A ball of which a slab is missing; along each ray through the gap, the cells of one plane are likeliest."""
-    views = cameras((0, 0), (60, 10))
+    views = cameras((90, 0), (60, 10))  # the plane is seen from its broad side
     masks = [shadow(camera) for camera in views]
     cube = Cube(WHERE, 1.0)
     points = cube.cell_centres(48) - WHERE
@@ -181,7 +181,9 @@ def test_what_a_mask_shows_is_filled_where_it_is_likeliest() -> None:
     filled = covering(odds, cube, views, masks, 1.0)
     assert uncovered(filled > 0, cube, views, masks, 1.0).max() < 0.02
     new = (filled > 0) & (odds <= 0)
-    assert np.abs(points[new][:, 1]).mean() < 0.06  # about the likely cells, in a gap that is .6 deep
+    assert (
+        np.abs(points[new][:, 1]).mean() < 0.1
+    )  # near the likely cells: cells of the gap's near side are .2 away in the mean
     assert np.array_equal(covering(np.where(ball, 3.0, -3.0), cube, views, masks, 1.0), np.where(ball, 3.0, -3.0))
 
 
