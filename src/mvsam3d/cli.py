@@ -134,6 +134,8 @@ class Evaluate:
     """default, P1 (EscherNet GSO), P3 (ReconViaGen), P4 (ReconPlusGen), P5 (Mix3R), P7 (ShapeNet-R2N2): cameras, alignment, metrics."""
     split: str | None = None
     """Of a folder with index.json: val, train."""
+    up: Literal["y", "z"] = "y"
+    """Axis that points up in the true meshes; those of an index.json and of photographed scenes have +Z up in any case."""
     objects: int | None = None
     """At most so many, evenly spread over the folder."""
     seed: int = 0
@@ -428,6 +430,7 @@ def _evaluate(command: Evaluate) -> None:
         views=view_counts(command.views),
         protocol=command.protocol,
         split=command.split,
+        up=command.up,
         objects=command.objects,
         seed=command.seed,
         jobs=command.jobs,

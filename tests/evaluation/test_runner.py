@@ -109,6 +109,7 @@ def test_other_options_are_refused_by_name(truths: Path, answers: Path, tmp_path
         (replace(what, views=(1, 2)), r"views was \[1\] and is \[1, 2\]"),
         (replace(what, systems=parse_systems([f"made=folder@z:{answers}"])), 'systems.made.up was "y" and is "z"'),
         (replace(what, objects=2), r"objects\.c was null"),
+        (replace(what, up="z"), 'up was "y" and is "z"'),
         (replace(what, protocol="P4"), 'protocol was "tiny" and is "P4"'),
     ):
         with pytest.raises(InvalidOption, match=words):
@@ -160,6 +161,16 @@ def test_options_are_checked_before_anything_is_made(
     with pytest.raises((InvalidOption, BadFile), match=words):
         evaluate(replace(job(truths, tmp_path / "out", f"folder:{truths}"), **more))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+def test_truths_and_answers_stand_upright(truths: Path, tmp_path: Path) -> None:
+    """Files that have +Z up on both sides lie on each other as those with +Y up do, and not on those."""
+    scores = []
+    for i, (up, mark) in enumerate((("y", ""), ("z", "@z"), ("z", ""))):
+        what = job(truths, tmp_path / str(i), f"made=folder{mark}:{truths}", up=up, views=(1,), objects=1)
+        scores.append(evaluate(what).summary.cells["made", 1, "iou_32"].value.mean)
+    assert scores[:2] == [1, 1]
+    assert scores[2] < 0.7
 
 
 def test_view_counts() -> None:

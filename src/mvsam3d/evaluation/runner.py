@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mvsam3d.errors import BadFile, InvalidOption, ObjectsFailed
 from mvsam3d.evaluation.gallery import Page, page
+from mvsam3d.evaluation.mesh_files import Up
 from mvsam3d.evaluation.protocols import PROTOCOLS, Protocol
 from mvsam3d.evaluation.readings import leading, ordered
 from mvsam3d.evaluation.records import REPORT, Item, Record, ResultFolder
@@ -46,6 +47,8 @@ class Evaluation:
     protocol: str = "default"
     split: str | None = None
     """Of a folder with an index.json."""
+    up: Up = "y"
+    """Axis that points up in meshes without an index.json."""
     objects: int | None = None
     """At most so many, evenly spread over the folder."""
     seed: int = 0
@@ -151,7 +154,7 @@ def sources_of(job: Evaluation) -> tuple[Source, ...]:
     if scenes and job.split is not None:
         raise InvalidOption(f"{folder} holds scenes of photos, which have no split: leave --split out")
     sources: tuple[Source, ...] = tuple(Scene(path.name, path) for path in scenes[: job.objects])
-    sources = sources or spread(subject_files(folder, split=job.split), job.objects)
+    sources = sources or spread(subject_files(folder, split=job.split, up=job.up), job.objects)
     names = [source.name for source in sources]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -166,6 +169,7 @@ def options_of(job: Evaluation, sources: Sequence[Source]) -> dict[str, Json]:
     return {
         "format": FORMAT,
         "protocol": job.protocol,
+        "up": job.up,
         "views": list(job.views),
         "seed": job.seed,
         "lpips": job.lpips is not None,
