@@ -214,9 +214,11 @@ def norm_silu_(x: SparseTensor, norm: SparseGroupNorm32, chunk_rows: int) -> Non
 
 
 def _group_sums(chunks: list[Float[Tensor, "_ channel"]], groups: int) -> Float[Tensor, " group"]:
-    """Sums over rows and the channels of each group, kept in float64: up to 4 million rows are added."""
-    sums = [part.float().sum(dim=0).double().view(groups, -1).sum(dim=1) for part in chunks]
-    return torch.stack(sums).sum(dim=0).float()
+    """Sums over rows and the channels of each group; of all chunks in float64, as up to 4 million rows are added: on the CPU, not all
+    devices have that."""
+    sums = torch.stack([part.float().sum(dim=0) for part in chunks])
+    whole = sums.cpu().double().view(len(chunks), groups, -1).sum(dim=(0, 2))
+    return whole.float().to(sums.device)
 
 
 def _per_channel(values: Float[Tensor, " group"], channels: int) -> Float[Tensor, " channel"]:

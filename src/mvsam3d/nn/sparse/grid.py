@@ -22,6 +22,7 @@ ACTIVE = {  # code of a column, bit i for dz = i - 1 -> its active offsets
 }
 LOOKUP_CELLS = 1 << 22  # 16 MB: fourteen objects of 64^3, or one of 128^3
 CPU_BLOCK = 2048  # output rows a convolution handles at once: its buffers stay near the core, its products long
+MOST_BITS = 32  # of the number of voxels in a window
 CUDA_BLOCK = 32768  # few launches, and about 0.5 GB of buffers at 1024 half-precision channels
 
 
@@ -234,7 +235,7 @@ def _windows(coords: Int32[Tensor, "voxel 4"], size: int, shift: int) -> Windows
     _, window, lengths = torch.unique(_keys(cells, 0), return_inverse=True, return_counts=True)
     rows = window.argsort(stable=True)  # window by window
     starts = lengths.cumsum(0) - lengths
-    padded = _padded(lengths)
+    padded = padded_lengths(lengths)
     inverse = torch.empty_like(rows)
     buckets, before = [], 0
     for length in torch.unique(padded).tolist():
@@ -248,7 +249,10 @@ def _windows(coords: Int32[Tensor, "voxel 4"], size: int, shift: int) -> Windows
     return Windows(buckets, inverse)
 
 
-def _padded(lengths: Int[Tensor, " window"]) -> Int[Tensor, " window"]:
+def padded_lengths(lengths: Int[Tensor, " window"]) -> Int[Tensor, " window"]:
     """Lengths rounded up to 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: at most half as long again, few different ones."""
-    power = 2 ** torch.ceil(torch.log2(lengths.double())).long()
+    powers = 2 ** torch.arange(
+        MOST_BITS, device=lengths.device
+    )  # whole numbers: float32 would err, and not all devices have float64
+    power = powers[torch.searchsorted(powers, lengths)]
     return torch.where((lengths <= power * 3 // 4) & (power >= 4), power * 3 // 4, power)
