@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvsam3d import doctor
+from mvsam3d import doctor, jobs
 from mvsam3d.cli import main
 from mvsam3d.doctor import measured_speed, operations, sha256, tried
 from mvsam3d.models import public_config
@@ -27,6 +27,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The try is a test of its own."""
     monkeypatch.setattr(doctor, "tried", lambda device: [np.ones(3)])
+    for module in (doctor, jobs):
+        monkeypatch.setattr(module, "bf16_gain", lambda: 0.02)
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, str]]:
@@ -47,6 +49,7 @@ def test_all_is_well(published: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "SAM License" in lines["licence"]
     assert "4 views" in lines["memory"]
     assert "GFLOP/s" in lines["time"]
+    assert "float32: matrices are multiplied 0.02 times as fast in bfloat16" in lines["precision"]
 
 
 @pytest.mark.usefixtures("healthy")

@@ -24,8 +24,8 @@ from mvsam3d.io.glb import read_glb
 from mvsam3d.io.ply import read_ply
 from mvsam3d.io.runs import read_params
 from mvsam3d.io.scenes import read_scene
-from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, run_job, share_done
-from mvsam3d.models.checkpoints import Checkpoint
+from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, chosen_dtype, run_job, share_done
+from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_checkpoint
 from mvsam3d.results import RunFacts, metres_per_unit
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, GaussianCloud, InWorld, Mesh, Reconstruction, Voxels
@@ -212,7 +212,27 @@ def test_the_options_in_the_report_are_those_of_the_job(results: tuple[Path, Pat
     assert (options["fusion"], options["structure_steps"], options["slat_steps"]) == ("joint", 1, 1)
     assert (options["weights"]["stage1"], options["weights"]["stage1_layer"]) == ("mean", 3)
     assert options["search_poses"] is True
+    assert options["dtype"] == "fp32"
     assert json.dumps(options) in (results[2] / "inference.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("half", "device", "gain", "chosen"),
+    [
+        (torch.float16, "cpu", 0.03, torch.float32),
+        (torch.float16, "cpu", 1.4, torch.float32),
+        (torch.float16, "cpu", 1.6, torch.bfloat16),
+        (torch.float32, "cpu", 5.0, torch.float32),  # not meant for it, as the small one
+        (torch.float16, "cuda", 0.03, torch.float16),
+    ],
+)
+def test_precision_is_what_pays(
+    half: torch.dtype, device: str, gain: float, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvsam3d.jobs.bf16_gain", lambda: gain)
+    checkpoint = replace(open_checkpoint(checkpoint_folder("small")), half=half)
+    assert chosen_dtype("auto", checkpoint, torch.device(device)) == chosen
+    assert chosen_dtype("fp16", checkpoint, torch.device(device)) == torch.float16
 
 
 def test_the_objects_own_length_makes_the_mesh_metric(tmp_path: Path, results: tuple[Path, Path, Path]) -> None:

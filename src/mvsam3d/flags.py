@@ -68,7 +68,8 @@ class Reconstruct:
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of weights and matrix products: auto is fp32 on a CPU and with the small model, else what the checkpoint is meant for."""
+    """Precision of weights and matrix products: auto is what the checkpoint is meant for (the small one: fp32); on a CPU fp32, or bf16
+    where that is measured to be clearly faster."""
     memory_budget: float | None = None
     """GiB of the device that a stage may take, weights among them: how many views are evaluated at once, whether keys and values are kept,
     whether the mesh is decoded in chunks. Left out: what is free, less a tenth."""

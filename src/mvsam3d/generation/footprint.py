@@ -47,6 +47,7 @@ def footprints(
     dtype: torch.dtype = torch.float32,
     budget: MemoryBudget | None = None,
     paged: bool = True,
+    steps: tuple[int, int] | None = None,
 ) -> tuple[Footprint, ...]:
     """Every stage's.
 
@@ -58,20 +59,24 @@ def footprints(
         dtype: of matrix products.
         budget: of the run; decides rows at once and what is kept.
         paged: each network is in memory only while it works.
+        steps: of both stages; None: more than one. A single step keeps no keys and values.
     """
     budget, rates, item = budget or MemoryBudget(), rates_of(dtype), dtype.itemsize
     everything = sum(weights.values())
     flow, slat = size.structure.flow, size.slat.flow
+    once = [count == 1 for count in steps or (2, 2)]
     found = []
 
     def add(network: str, activations: float, kept: int = 0) -> None:
         found.append(Footprint(network, weights[network] if paged else everything, kept, int(activations)))
 
-    def sampled(network: str, condition: ConditionConfig, blocks: int, width: int, row: float, shared: float) -> None:
-        """`row`: activations of a view; `shared`: of all."""
+    def sampled(
+        network: str, condition: ConditionConfig, blocks: int, width: int, row: float, shared: float, *, once: bool
+    ) -> None:
+        """`row`: activations of a view; `shared`: of all; `once`: there is but one step."""
         keys = condition_tokens(condition)
         rows = min(views, max(1, int(budget.activations // max(row, 1))))
-        pairs = min(views, int(budget.keys_values // max(2 * keys * width * blocks * item, 1)))
+        pairs = 0 if once else min(views, int(budget.keys_values // max(2 * keys * width * blocks * item, 1)))
         kept = views * keys * condition.fused_width * item + pairs * 2 * keys * width * blocks * item
         anew = 0 if pairs == views else 2 * keys * width * item
         add(network, rows * max(row, ACROSS * row + anew) + shared, kept)
@@ -82,11 +87,11 @@ def footprints(
     ):
         add(network, _condition(condition, views, rates, size.image_size))
     row = flow.grid**3 * flow.width * rates.structure
-    sampled("structure_flow", size.structure.condition, flow.blocks, flow.width, row, 0.0)
+    sampled("structure_flow", size.structure.condition, flow.blocks, flow.width, row, 0.0, once=once[0])
     vae, side = size.structure.vae, size.slat.flow.resolution
     add("structure_decoder", (side // vae.patch) ** 3 * vae.channels[0] * DENSE)
     row = voxels * slat.width * rates.slat
-    sampled("slat_flow", size.slat.condition, slat.blocks, slat.width, row, slat.width * rates.gathered)
+    sampled("slat_flow", size.slat.condition, slat.blocks, slat.width, row, slat.width * rates.gathered, once=once[1])
     add("gaussian_decoder", voxels * size.slat.gaussian_decoder.trunk.width * rates.trunk)
     add("mesh_decoder", _mesh(size.slat.mesh_decoder, voxels, dtype, rates, budget))
     cells = 8 ** len(size.slat.mesh_decoder.narrowing)
