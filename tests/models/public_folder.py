@@ -1,21 +1,30 @@
-"""A folder as the public checkpoint is published, tiny, with random weights; names, prefixes, precisions, vocabulary are the real ones."""
+"""A folder as the public checkpoint is published, tiny or of its own size, with random weights; names, prefixes, precisions, vocabulary are
+the real ones."""
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from mvsam3d.models import public_config
 from mvsam3d.models.bundle import Models
+from mvsam3d.models.config import ModelConfig
+from mvsam3d.models.gaussian_decoder import GaussianDecoder
 from mvsam3d.models.image_encoder import VitConfig
+from mvsam3d.models.mesh_decoder import MeshDecoder
+from mvsam3d.models.slat_flow import SlatFlow
+from mvsam3d.models.structure_flow import StructureFlow
+from mvsam3d.models.structure_vae import StructureDecoder
+from mvsam3d.models.view_tokens import ViewTokens
 
 M, T = "sam3d_objects.model.backbone", "sam3d_objects.model.backbone.tdfy_dit.models"
 D = "sam3d_objects.data.dataset.tdfy"
-SIDE = 28  # pixels of a crop: 2 x 2 patches
+SIDE = 28  # pixels of a tiny crop: 2 x 2 patches
 TINY_VIT = "dinov2_tiny14_reg"
 VIT = VitConfig(width=32, depth=1, heads=2, position_size=SIDE)
 SAMPLER = {
@@ -28,21 +37,51 @@ SAMPLER = {
 Files = dict[str, Any]
 
 
-def learnt(channels: int) -> dict[str, Any]:
-    positions = {"_target_": f"{T}.mm_latent.LearntPositionEmbedder", "model_channels": 32, "token_len": 1}
+@dataclass(frozen=True)
+class Size:
+    """What differs between the published folder and a tiny one."""
+
+    vit: str
+    side: int
+    """Pixels of a crop."""
+    points: tuple[int, int]
+    """Side and width of the point maps' encoder."""
+    width: int
+    blocks: int
+    heads: int
+    grids: tuple[int, int]
+    """Of the latents of stage 1, and of the voxels."""
+    io_channels: int
+    trunk: tuple[int, int, int]
+    """Width, blocks and heads of the decoders."""
+    gaussians: int
+    structure_channels: tuple[int, ...]
+    res_blocks: int
+    steps: int | None
+    """Of both stages; None: the file does not say."""
+
+
+TINY = Size(TINY_VIT, SIDE, (16, 16), 32, 2, 2, (4, 16), 16, (256, 1, 4), 4, (32, 16, 8), 1, 2)
+PUBLISHED = Size(
+    "dinov2_vitl14_reg", 518, (256, 512), 1024, 24, 16, (16, 64), 128, (768, 12, 12), 32, (512, 128, 32), 2, None
+)
+
+
+def learnt(channels: int, width: int) -> dict[str, Any]:
+    positions = {"_target_": f"{T}.mm_latent.LearntPositionEmbedder", "model_channels": width, "token_len": 1}
     return {
         "_target_": f"{T}.mm_latent.Latent",
         "in_channels": channels,
-        "model_channels": 32,
+        "model_channels": width,
         "pos_embedder": positions,
     }
 
 
-def dino(prenorm: bool) -> dict[str, Any]:
+def dino(size: Size, prenorm: bool) -> dict[str, Any]:
     return {
         "_target_": f"{M}.dit.embedder.dino.Dino",
-        "dino_model": TINY_VIT,
-        "input_size": SIDE,
+        "dino_model": size.vit,
+        "input_size": size.side,
         "normalize_images": True,
         "prenorm_features": prenorm,
         "repo_or_dir": "facebookresearch/dinov2",
@@ -51,44 +90,44 @@ def dino(prenorm: bool) -> dict[str, Any]:
     }
 
 
-def fuser(*, prenorm: bool, points: bool) -> dict[str, Any]:
+def fuser(size: Size, *, prenorm: bool, points: bool) -> dict[str, Any]:
     embedders: list[Any] = [
-        [dino(prenorm), [["image", "cropped"], ["rgb_image", "full"]]],
-        [dino(prenorm), [["mask", "cropped"], ["rgb_image_mask", "full"]]],
+        [dino(size, prenorm), [["image", "cropped"], ["rgb_image", "full"]]],
+        [dino(size, prenorm), [["mask", "cropped"], ["rgb_image_mask", "full"]]],
     ]
     if points:
         network = {
             "_target_": f"{M}.dit.embedder.pointmap.PointPatchEmbed",
-            "embed_dim": 16,
-            "input_size": 16,
+            "embed_dim": size.points[1],
+            "input_size": size.points[0],
             "patch_size": 8,
             "remap_output": "linear",
         }
         embedders.append([network, [["pointmap", "cropped"], ["rgb_pointmap", "full"]]])
-    how = {"_target_": f"{M}.dit.embedder.embedder_fuser.EmbedderFuser", "embedder_list": embedders}
+    how: Files = {"_target_": f"{M}.dit.embedder.embedder_fuser.EmbedderFuser", "embedder_list": embedders}
     how |= {"projection_net_hidden_dim_multiplier": 4.0, "use_pos_embedding": "learned", "freeze": True}
     if points:
         how |= {"drop_modalities_weight": [[["pointmap", "rgb_pointmap"], 1.0]], "dropout_prob": 0.1}
     return how
 
 
-def ss_generator() -> Files:
+def ss_generator(size: Size) -> Files:
     latents: dict[str, Any] = {
-        "6drotation_normalized": learnt(6),
-        "scale": learnt(3),
-        "translation": learnt(3),
-        "translation_scale": learnt(1),
+        "6drotation_normalized": learnt(6, size.width),
+        "scale": learnt(3, size.width),
+        "translation": learnt(3, size.width),
+        "translation_scale": learnt(1, size.width),
     }
     positions = {
         "_target_": f"{T}.mm_latent.ShapePositionEmbedder",
-        "model_channels": 32,
+        "model_channels": size.width,
         "patch_size": 1,
-        "resolution": 4,
+        "resolution": size.grids[0],
     }
-    latents["shape"] = {**learnt(8), "pos_embedder": positions}
+    latents["shape"] = {**learnt(8, size.width), "pos_embedder": positions}
     backbone = {
         "_target_": f"{T}.mot_sparse_structure_flow.SparseStructureFlowTdfyWrapper",
-        "cond_channels": 32,
+        "cond_channels": size.width,
         "condition_embedder": None,
         "force_zeros_cond": True,
         "freeze_d_time_embedder": True,
@@ -100,9 +139,9 @@ def ss_generator() -> Files:
             "6drotation_normalized": ["6drotation_normalized", "translation", "scale", "translation_scale"]
         },
         "mlp_ratio": 4,
-        "model_channels": 32,
-        "num_blocks": 2,
-        "num_heads": 2,
+        "model_channels": size.width,
+        "num_blocks": size.blocks,
+        "num_heads": size.heads,
         "out_channels": 8,
         "patch_size": 1,
         "pe_mode": "ape",
@@ -136,28 +175,28 @@ def ss_generator() -> Files:
         "time_scale": 1000.0,
         "training_time_sampler_fn": SAMPLER,
     }
-    condition = {"backbone": fuser(prenorm=False, points=True)}
+    condition = {"backbone": fuser(size, prenorm=False, points=True)}
     return {"module": {"generator": {"backbone": model}, "condition_embedder": condition}}
 
 
-def slat_generator() -> Files:
+def slat_generator(size: Size) -> Files:
     backbone = {
         "_target_": f"{T}.structured_latent_flow.SLatFlowModelTdfyWrapper",
-        "cond_channels": 32,
+        "cond_channels": size.width,
         "condition_embedder": None,
         "force_zeros_cond": True,
         "in_channels": 8,
-        "io_block_channels": [16],
+        "io_block_channels": [size.io_channels],
         "mlp_ratio": 4,
-        "model_channels": 32,
-        "num_blocks": 2,
-        "num_heads": 2,
+        "model_channels": size.width,
+        "num_blocks": size.blocks,
+        "num_heads": size.heads,
         "num_io_res_blocks": 2,
         "out_channels": 8,
         "patch_size": 2,
         "pe_mode": "ape",
         "qk_rms_norm": True,
-        "resolution": 16,
+        "resolution": size.grids[1],
         "use_fp16": True,
     }
     guidance = {
@@ -175,18 +214,19 @@ def slat_generator() -> Files:
         "time_scale": 1000.0,
         "training_time_sampler_fn": SAMPLER,
     }
-    condition = {"backbone": fuser(prenorm=True, points=False)}
+    condition = {"backbone": fuser(size, prenorm=True, points=False)}
     return {"module": {"generator": {"backbone": model}, "condition_embedder": condition}}
 
 
-def slat_decoder(kind: str, representation: dict[str, Any]) -> Files:
+def slat_decoder(size: Size, kind: str, representation: dict[str, Any]) -> Files:
+    width, blocks, heads = size.trunk
     return {
         "_target_": f"{T}.structured_latent_vae.{kind}",
-        "resolution": 16,
-        "model_channels": 256,
+        "resolution": size.grids[1],
+        "model_channels": width,
         "latent_channels": 8,
-        "num_blocks": 1,
-        "num_heads": 4,
+        "num_blocks": blocks,
+        "num_heads": heads,
         "mlp_ratio": 4,
         "attn_mode": "swin",
         "window_size": 8,
@@ -195,9 +235,9 @@ def slat_decoder(kind: str, representation: dict[str, Any]) -> Files:
     }
 
 
-def preprocessor(stage: str) -> dict[str, Any]:
+def preprocessor(size: Size, stage: str) -> dict[str, Any]:
     pad = {"_partial_": True, "_target_": f"{D}.img_processing.pad_to_square_centered"}
-    resize = {"_target_": "torchvision.transforms.Resize", "size": SIDE}
+    resize = {"_target_": "torchvision.transforms.Resize", "size": size.side}
     compose = "torchvision.transforms.Compose"
     image = {"_target_": compose, "transforms": [pad, resize]}
     nearest = {"_target_": compose, "transforms": [pad, {**resize, "interpolation": 0}]}
@@ -226,7 +266,7 @@ def preprocessor(stage: str) -> dict[str, Any]:
     }
 
 
-def pipeline() -> Files:
+def pipeline(size: Size) -> Files:
     parts = (
         "ss_generator",
         "slat_generator",
@@ -255,24 +295,23 @@ def pipeline() -> Files:
         "slat_cfg_strength": 1,
         "slat_condition_input_mapping": [],
         "slat_mean": [0.1 * i for i in range(8)],
-        "slat_preprocessor": preprocessor("slat"),
+        "slat_preprocessor": preprocessor(size, "slat"),
         "slat_rescale_t": 1,
         "slat_std": [2.0 + 0.1 * i for i in range(8)],
         "ss_condition_input_mapping": [],
-        "ss_inference_steps": 2,
-        "ss_preprocessor": preprocessor("ss"),
-        "slat_inference_steps": 2,
+        "ss_preprocessor": preprocessor(size, "ss"),
+        **({} if size.steps is None else {"ss_inference_steps": size.steps, "slat_inference_steps": size.steps}),
         "version": "v0",
     }
 
 
-def yaml_files() -> dict[str, Files]:
+def yaml_files(size: Size = TINY) -> dict[str, Files]:
     """All config files, by name."""
     gaussians = {
         "lr": {"_xyz": 1.0, "_features_dc": 1.0, "_opacity": 1.0, "_scaling": 1.0, "_rotation": 0.1},
         "perturb_offset": True,
         "voxel_size": 1.5,
-        "num_gaussians": 4,
+        "num_gaussians": size.gaussians,
         "2d_filter_kernel_size": 0.1,
         "3d_filter_kernel_size": 0.0009,
         "scaling_bias": 0.004,
@@ -283,18 +322,18 @@ def yaml_files() -> dict[str, Files]:
         "_target_": f"{T}.sparse_structure_vae.SparseStructureDecoderTdfyWrapper",
         "out_channels": 1,
         "latent_channels": 8,
-        "num_res_blocks": 1,
-        "num_res_blocks_middle": 1,
-        "channels": [32, 16, 8],
+        "num_res_blocks": size.res_blocks,
+        "num_res_blocks_middle": size.res_blocks,
+        "channels": list(size.structure_channels),
         "reshape_input_to_cube": False,
     }
     return {
-        "pipeline.yaml": pipeline(),
-        "ss_generator.yaml": ss_generator(),
-        "slat_generator.yaml": slat_generator(),
+        "pipeline.yaml": pipeline(size),
+        "ss_generator.yaml": ss_generator(size),
+        "slat_generator.yaml": slat_generator(size),
         "ss_decoder.yaml": structure,
-        "slat_decoder_gs.yaml": slat_decoder("decoder_gs.SLatGaussianDecoderTdfyWrapper", gaussians),
-        "slat_decoder_mesh.yaml": slat_decoder("decoder_mesh.SLatMeshDecoderTdfyWrapper", {"use_color": True}),
+        "slat_decoder_gs.yaml": slat_decoder(size, "decoder_gs.SLatGaussianDecoderTdfyWrapper", gaussians),
+        "slat_decoder_mesh.yaml": slat_decoder(size, "decoder_mesh.SLatMeshDecoderTdfyWrapper", {"use_color": True}),
     }
 
 
@@ -302,41 +341,91 @@ def in_halves(weights: dict[str, Tensor], half: Callable[[str], bool]) -> dict[s
     return {key: value.half() if half(key) else value for key, value in weights.items()}
 
 
-def awake(models: Models) -> Models:
+def awake(network: nn.Module, noise: torch.Generator) -> None:
     """Layers that begin as zeros get small values, so that all of them count."""
-    noise = torch.Generator().manual_seed(1)
-    for value in models.state_dict().values():
+    for value in network.state_dict().values():
         if value.is_floating_point() and not value.any():
             value.normal_(0, 0.05, generator=noise)
-    return models
 
 
-def write_public_folder(folder: Path) -> Models:
-    """The folder, and the networks that it holds. Needs `TINY_VIT` among `public_config.VITS`."""
+Change = Callable[[str, nn.Module], None]
+
+
+def write_public_folder(folder: Path, size: Size = TINY, change: Change | None = None) -> Models:
+    """The folder, a file at a time, and the networks that it holds. `TINY` needs `TINY_VIT` among `public_config.VITS`.
+
+    Args:
+        size: of the published size, the networks that come back are empty, and no more is in memory than the largest file (6.7 GB).
+        change: what to do to the weights of each network, by its name in `Models`, before they are written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in yaml_files().items():
+    for name, content in yaml_files(size).items():
         (folder / name).write_text(yaml.safe_dump(copy.deepcopy(content)))
+    config = public_config.read_public_config(folder).config
     torch.manual_seed(0)
-    models = awake(Models(public_config.read_public_config(folder).config))
-    # the two image encoders of stage 1 are copies of one, as in the release those of both stages once were
-    encoders = models.structure_condition.embedder.module_list
-    encoders[1].load_state_dict(encoders[0].state_dict())
-    for part, condition, flow in (
-        ("ss_generator", models.structure_condition, models.structure_flow),
-        ("slat_generator", models.slat_condition, models.slat_flow),
-    ):
-        weights = {f"_base_models.generator.reverse_fn.backbone.{k}": v for k, v in flow.state_dict().items()}
-        weights |= {f"_base_models.condition_embedder.{k}": v for k, v in condition.embedder.state_dict().items()}
-        if part == "ss_generator":
-            decoder = models.structure_decoder.state_dict()
-            weights |= {f"_base_models.decoder.{k}": v for k, v in decoder.items()}
-        torch.save({"state_dict": weights, "epoch": 1}, folder / f"{part}.ckpt")
-
-    def convolution(key: str) -> bool:
-        return key.startswith(("blocks.", "middle_block.")) and ".conv" in key
-
-    torch.save(in_halves(models.structure_decoder.state_dict(), convolution), folder / "ss_decoder.ckpt")
-    decoder = in_halves(models.gaussian_decoder.state_dict(), lambda key: key.startswith("blocks."))
-    torch.save(decoder, folder / "slat_decoder_gs.ckpt")
-    torch.save(models.mesh_decoder.state_dict(), folder / "slat_decoder_mesh.ckpt")
+    noise = torch.Generator().manual_seed(1)
+    with torch.device("meta"):
+        models = Models(config)
+    for part, names in PARTS.items():
+        for name in names:
+            network = built(name, config)
+            awake(network, noise)
+            if name == "structure_condition":
+                # its two image encoders are copies of one, as in the release those of both stages once were
+                encoders: Any = network.embedder
+                first, second = encoders.module_list[:2]
+                second.load_state_dict(first.state_dict())
+            if change is not None:
+                change(name, network)
+            setattr(models, name, network)
+        _write_part(folder, part, models)
+        if size != TINY:
+            for name in names:
+                getattr(models, name).to("meta")
     return models
+
+
+PARTS = {  # files, in the order in which `Models` makes their networks
+    "ss_generator": ("structure_condition", "structure_flow", "structure_decoder"),
+    "slat_generator": ("slat_condition", "slat_flow"),
+    "slat_decoder_gs": ("gaussian_decoder",),
+    "slat_decoder_mesh": ("mesh_decoder",),
+}
+
+
+def built(name: str, config: ModelConfig) -> nn.Module:
+    """One of the networks of `Models`."""
+    make: dict[str, Callable[[], nn.Module]] = {
+        "structure_condition": lambda: ViewTokens(config.structure.condition, joint=False),
+        "structure_flow": lambda: StructureFlow(config.structure.flow),
+        "structure_decoder": lambda: StructureDecoder(config.structure.vae),
+        "slat_condition": lambda: ViewTokens(config.slat.condition, joint=False),
+        "slat_flow": lambda: SlatFlow(config.slat.flow),
+        "gaussian_decoder": lambda: GaussianDecoder(config.slat.gaussian_decoder),
+        "mesh_decoder": lambda: MeshDecoder(config.slat.mesh_decoder),
+    }
+    return make[name]()
+
+
+def _write_part(folder: Path, part: str, models: Models) -> None:
+    match part:
+        case "ss_generator":
+            decoder = models.structure_decoder.state_dict()
+            weights = _generator(models.structure_flow, models.structure_condition)
+            weights |= {f"_base_models.decoder.{k}": v for k, v in decoder.items()}
+            torch.save({"state_dict": weights, "epoch": 1}, folder / "ss_generator.ckpt")
+            halves = in_halves(decoder, lambda key: key.startswith(("blocks.", "middle_block.")) and ".conv" in key)
+            torch.save(halves, folder / "ss_decoder.ckpt")
+        case "slat_generator":
+            weights = _generator(models.slat_flow, models.slat_condition)
+            torch.save({"state_dict": weights, "epoch": 1}, folder / "slat_generator.ckpt")
+        case "slat_decoder_gs":
+            halves = in_halves(models.gaussian_decoder.state_dict(), lambda key: key.startswith("blocks."))
+            torch.save(halves, folder / "slat_decoder_gs.ckpt")
+        case _:
+            torch.save(models.mesh_decoder.state_dict(), folder / "slat_decoder_mesh.ckpt")
+
+
+def _generator(flow: nn.Module, condition: ViewTokens) -> dict[str, Tensor]:
+    weights = {f"_base_models.generator.reverse_fn.backbone.{k}": v for k, v in flow.state_dict().items()}
+    return weights | {f"_base_models.condition_embedder.{k}": v for k, v in condition.embedder.state_dict().items()}

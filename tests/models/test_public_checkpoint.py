@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,19 @@ def test_the_published_configs_are_our_default_size(tmp_path: Path) -> None:
         own.slat.gaussian_decoder,
         own.slat.mesh_decoder,
     )
+
+
+def test_the_folder_of_the_published_size_is_described_as_the_published_one(tmp_path: Path) -> None:
+    """What `benchmarks/full_run.py` writes, against the recorded YAML contents and sizes."""
+    files = public_folder.yaml_files(public_folder.PUBLISHED)
+    for file, config in files.items():
+        (tmp_path / file).write_text(yaml.safe_dump(config))
+    written, own = public_config.read_public_config(tmp_path).config, ModelConfig()
+    assert replace(written.slat, mean=own.slat.mean, std=own.slat.std) == own.slat
+    assert written.structure == own.structure
+    assert (written.sampling, written.image_size) == (own.sampling, own.image_size)
+    for name in ("ss_decoder", "slat_decoder_gs", "slat_decoder_mesh"):
+        assert files[f"{name}.yaml"] == manifest(name)["config"]
 
 
 def test_it_is_found_by_its_name_and_as_it_is_downloaded(

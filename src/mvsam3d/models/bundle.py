@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from mvsam3d.models.structure_flow import StructureFlow
 from mvsam3d.models.structure_vae import StructureDecoder
 from mvsam3d.models.view_tokens import ViewTokens
 
+log = logging.getLogger(__name__)
+
+COMES, GOES = "%s comes", "%s goes"  # told at level debug of a network, before it is loaded and after its work
 UNMIXED = ("gaussian_decoder", "mesh_decoder", "lifting")  # networks that the public system runs without autocast
 
 
@@ -69,9 +73,11 @@ class Models(nn.Module):
             return
         with ExitStack() as stack:
             for name in names:
+                log.debug(COMES, name)
                 if home.load is not None:
                     stack.callback(getattr(self, name).to, "meta")
                     home.load(self, name)
+                stack.callback(log.debug, GOES, name)
             mixed = home.dtype != torch.float32 and not set(names) & set(UNMIXED)
             stack.enter_context(torch.autocast(home.device.type, home.dtype, enabled=mixed))
             yield
