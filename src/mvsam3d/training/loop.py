@@ -132,14 +132,22 @@ class Run:
 
 
 Report = Callable[[int, Mapping[str, float]], None]
+Saved = Callable[[Run], None]
 
 
 def train(
-    task: Task[Batch], config: LoopConfig, folder: Path, *, minutes: float | None = None, report: Report | None = None
+    task: Task[Batch],
+    config: LoopConfig,
+    folder: Path,
+    *,
+    minutes: float | None = None,
+    report: Report | None = None,
+    saved: Saved | None = None,
 ) -> Run:
     """Train until `config.steps` or for `minutes`, from the checkpoint in `folder` if there is one.
 
-    Writes `state.pt` (to resume), `metrics.jsonl` (a line every 10 steps and at each evaluation) to `folder`.
+    Writes `state.pt` (to resume), `metrics.jsonl` (a line every 10 steps and at each evaluation) to `folder`. `saved` is called after
+    each checkpoint, to write what else shall keep up with it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task.networks.to(config.device)
@@ -147,7 +155,13 @@ def train(
     if (folder / "state.pt").exists():
         run.load(folder / "state.pt", config.device)
         log.info("resumed %s at step %d", folder, run.step)
-    started, before, saved = time.monotonic(), run.seconds, time.monotonic()
+    started, before, kept = time.monotonic(), run.seconds, time.monotonic()
+
+    def save() -> None:
+        run.save(folder / "state.pt")
+        if saved is not None:
+            saved(run)
+
     with ThreadPoolExecutor(1) as ahead, (folder / "metrics.jsonl").open("a") as metrics:
 
         def record(values: Mapping[str, float]) -> None:
@@ -168,12 +182,12 @@ def train(
                 record({name: float(value) for name, value in values.items()})
             if config.evaluate_every and run.step % config.evaluate_every == 0:
                 record(task.evaluate(run.averaged.eval()))
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                run.save(folder / "state.pt")
-                saved = time.monotonic()
+            if time.monotonic() - kept > 60 * config.checkpoint_minutes:
+                save()
+                kept = time.monotonic()
         following.cancel()
         record(task.evaluate(run.averaged.eval()))
-    run.save(folder / "state.pt")
+    save()
     return run
 
 

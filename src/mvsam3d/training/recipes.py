@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.slat_stage import SlatStatistics
+from mvsam3d.io.runs import Json
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import ENCODERS, WEIGHTS, checkpoint_folder, read_weights, save_checkpoint
 from mvsam3d.models.config import SMALL, ModelConfig
@@ -24,10 +26,11 @@ from mvsam3d.models.slat_flow import SlatFlow
 from mvsam3d.models.structure_flow import StructureFlow
 from mvsam3d.models.structure_vae import StructureDecoder, tokens_from_grid
 from mvsam3d.models.view_tokens import ViewTokens
+from mvsam3d.models.voxel_baseline import VoxelBaseline, VoxelBaselineConfig, write_baseline
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.training.classes import SMALL_CLASSES
 from mvsam3d.training.data import DataConfig, Derive, ShardPlan, Shards, background_shards, make_shards, plans
-from mvsam3d.training.loop import LoopConfig, Task, train
+from mvsam3d.training.loop import LoopConfig, Run, Task, train
 from mvsam3d.training.meshes import load_mesh_index
 from mvsam3d.training.plots import plot_metrics
 from mvsam3d.training.slat_data import SlatShards, make_slat_shard
@@ -36,12 +39,14 @@ from mvsam3d.training.tasks.slat_flow import SlatFlowTask, SlatNetworks
 from mvsam3d.training.tasks.slat_vae import SHOWN, SlatVae, SlatVaeConfig, SlatVaeTask, latent_statistics
 from mvsam3d.training.tasks.structure_flow import FlowTraining, StructureFlowTask, StructureNetworks
 from mvsam3d.training.tasks.structure_vae import StructureVae, StructureVaeTask
+from mvsam3d.training.tasks.voxel_baseline import VoxelBaselineTask, VoxelBaselineTraining, threshold_scores
 
 log = logging.getLogger(__name__)
 
-Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting"]
-PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting")
+Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting", "voxel_baseline"]
+PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting")  # of a checkpoint
 STATE = "state.pt"
+BASELINE_WEIGHTS = "baseline.safetensors"  # beside the state of its part
 LIFTING_DATA = "lifting"  # folder of its shards, below that of the others
 AUTOENCODERS: tuple[Part, ...] = ("structure_vae", "slat_vae")
 ENCODE_AT_ONCE = 64  # solid grids
@@ -65,6 +70,7 @@ NETWORKS: dict[Part, tuple[tuple[str, str], ...]] = {
     ),
     "slat_flow": (("condition", "slat_condition"), ("flow", "slat_flow")),
     "lifting": (("network", "lifting"),),
+    "voxel_baseline": (),
 }
 ENCODER_NAMES = ("structure_encoder.", "slat_encoder.")
 
@@ -87,6 +93,9 @@ class Recipe:
     loops: Mapping[Part, LoopConfig]
     flow: FlowTraining = field(default_factory=FlowTraining)
     lifting: LiftingTraining = field(default_factory=LiftingTraining)
+    parts: tuple[Part, ...] = PARTS
+    """What is trained, in order."""
+    baseline: VoxelBaselineConfig = field(default_factory=VoxelBaselineConfig)
     seed: int = 0
 
 
@@ -125,7 +134,17 @@ TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the res
     lifting=LiftingTraining(views=(0.5, 0.5)),
 )
 
-RECIPES = {"small": SMALL_RECIPE, "tiny": TINY_RECIPE}
+BASELINE_RECIPE = replace(  # another's kind of network, on the data of `small`, to measure that against
+    SMALL_RECIPE,
+    parts=("voxel_baseline",),
+    loops={  # as the structure flow's first run, which saw 43,200 objects too
+        "voxel_baseline": LoopConfig(
+            steps=2700, batch=16, lr=1.5e-3, warmup=50, ema=0.998, decay=0.75, evaluate_every=300
+        )
+    },
+)
+
+RECIPES = {"small": SMALL_RECIPE, "tiny": TINY_RECIPE, "baseline": BASELINE_RECIPE}
 
 
 @dataclass(frozen=True)
@@ -149,13 +168,18 @@ class RunOptions:
 
 
 def train_recipe(name: str, options: RunOptions, report: Report) -> None:
-    """Train the parts in order, each from where it stopped. Raises: InvalidOption: no such recipe or start, or CUDA without a GPU."""
+    """Train the parts in order, each from where it stopped.
+
+    Raises: InvalidOption: no such recipe, start, or part of the recipe, or CUDA without a GPU.
+    """
     recipe = _recipe(name)
+    if options.part not in (None, *recipe.parts):
+        raise InvalidOption(f"--part {options.part}: the recipe {name} has {', '.join(recipe.parts)}")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InvalidOption(
             "--device cuda, but torch sees no GPU here: use --device cpu, or install a CUDA build of torch"
         )
-    parts = [options.part] if options.part else PARTS
+    parts = _chosen_parts(recipe, options)
     for part in parts:
         if options.start is not None and not (options.run / part / STATE).exists():
             starting_weights(options.start, part)  # before hours are spent on data
@@ -171,6 +195,10 @@ def train_recipe(name: str, options: RunOptions, report: Report) -> None:
             left = _train_part(recipe, options, part, loop, left, report)
             if left is not None and left <= 0:
                 return
+
+
+def _chosen_parts(recipe: Recipe, options: RunOptions) -> tuple[Part, ...]:
+    return (options.part,) if options.part else recipe.parts
 
 
 def _recipe(name: str) -> Recipe:
@@ -198,14 +226,35 @@ def _train_part(
         start_from(task.networks, starting_weights(options.start, part))
         if part in AUTOENCODERS:
             loop = replace(loop, steps=0)
-    run = train(task, loop, folder, minutes=minutes, report=tell)
+    saved = None
+    if isinstance(task, VoxelBaselineTask):
+        saved = partial(_write_baseline, task, loop, folder / BASELINE_WEIGHTS)
+    run = train(task, loop, folder, minutes=minutes, report=tell, saved=saved)
     plot_metrics(folder)
     return None if minutes is None else minutes - (run.seconds - started) / 60
 
 
+def _write_baseline(task: VoxelBaselineTask, loop: LoopConfig, path: Path, run: Run) -> None:
+    """The averaged weights of a baseline, with the threshold that suits them on training objects."""
+    network = run.averaged.eval()
+    assert isinstance(network, VoxelBaseline)
+    scores = threshold_scores(network, task.train, loop.seed)
+    config = replace(task.config, threshold=max(scores, key=scores.__getitem__))
+    card: dict[str, Json] = {
+        "steps": run.step,
+        "batch": loop.batch,
+        "samples_seen": run.step * loop.batch,
+        "minutes": round(run.seconds / 60, 1),
+        "seed": loop.seed,
+        "training_objects": len(task.train),
+        "training_iou_by_threshold": {f"{threshold:g}": round(score, 4) for threshold, score in scores.items()},
+    }
+    write_baseline(path, network, config, card)
+
+
 def build_task(
     part: Part, recipe: Recipe, options: RunOptions
-) -> StructureVaeTask | StructureFlowTask | SlatVaeTask | SlatFlowTask | LiftingTask:
+) -> StructureVaeTask | StructureFlowTask | SlatVaeTask | SlatFlowTask | LiftingTask | VoxelBaselineTask:
     """The task of a part, with what earlier parts of the run have learnt."""
     resolution = recipe.data.resolution
     match part:
@@ -234,6 +283,9 @@ def build_task(
             return LiftingTask(
                 recipe.model.lifting, Shards(folder, ("generated", "mesh")), _held_out(folder), recipe.lifting
             )
+        case "voxel_baseline":
+            train_on = Shards(options.data, ("generated", "mesh"))
+            return VoxelBaselineTask(recipe.baseline, train_on, _held_out(options.data), VoxelBaselineTraining())
         case _:
             assert_never(part)
 
@@ -374,15 +426,16 @@ def lifting_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
 
 def prepare_data(recipe: Recipe, options: RunOptions, report: Report) -> None:
     """Make the shards that training cannot start without: all of them if no workers will make the rest meanwhile."""
-    if options.part in (None, "lifting"):
+    parts = _chosen_parts(recipe, options)
+    if "lifting" in parts:
         todo = lifting_plans(recipe, options)
         for done, _ in enumerate(make_shards(todo, options.data / LIFTING_DATA, options.workers), 1):
             report("making data of the lifting network", done, len(todo))
-        if options.part == "lifting":
+        if parts == ("lifting",):
             return
     config = recipe.data
     first = held_out_plans(recipe, options.meshes)
-    appearance = options.part in (None, "slat_vae", "slat_flow")
+    appearance = "slat_vae" in parts or "slat_flow" in parts
     slat = [ShardPlan("generated", i, config) for i in range(recipe.slat_shards)] if appearance else []
     rest = [] if options.workers else _training_plans(recipe, options)
     todo = [*first, *slat, *rest]
@@ -398,8 +451,15 @@ def _training_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
 
 
 def export_run(name: str, options: RunOptions, folder: Path) -> None:
-    """The averaged weights of a run's parts as one checkpoint folder."""
+    """The averaged weights of a run's parts as one checkpoint folder.
+
+    Raises: InvalidOption: no such recipe, one that makes no checkpoint, or a part is not trained yet.
+    """
     recipe = _recipe(name)
+    if recipe.parts != PARTS:
+        raise InvalidOption(
+            f"--export: the recipe {name} makes no checkpoint folder; its weights are in {options.run}/{recipe.parts[0]}/{BASELINE_WEIGHTS}"
+        )
     parts = {part: _averaged(options.run / part) for part in PARTS}
     vae = SlatVae(slat_vae_config(recipe.model))
     vae.load_state_dict(parts["slat_vae"])
