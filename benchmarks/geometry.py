@@ -4,9 +4,10 @@ python benchmarks/geometry.py scenes REAL [--scenes axe flowerpot] [--views 4 8]
     solid IoU at 64^3 beside the visual hull's; silhouette IoU and PSNR (inside the mask, 512 pixels on the long side) at the views given
     and at those left out. --found: cameras by structure from motion instead of the scene's own; the result is brought into the scene's
     frame by the similarity that fits the cameras' centres best.
-python benchmarks/geometry.py meshes CACHE MESHES [--objects 148] [--views 2 4 8] [--model small]
+python benchmarks/geometry.py meshes CACHE MESHES [--objects 148] [--views 2 4 8] [--model small] [--depth-error .02]
     what lifting network and hull say together in each object's own cube, beside the hull alone: 32^3, surface and solid IoU, masks
-    without flaws.
+    without flaws. --depth-error: with the true depth of each view beside them, wrong as a whole by a share drawn for each view with this
+    standard deviation.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from PIL import Image
 
 from mvsam3d.errors import NoCameras
 from mvsam3d.geometry.cameras import centre
+from mvsam3d.geometry.depth_odds import depth_odds
 from mvsam3d.geometry.hull import Cube, carved, soft_hull
 from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.io.cameras import load_cameras
@@ -37,7 +39,8 @@ from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.rendering.splats import render_splats
 from mvsam3d.results import peak_memory_mib
 from mvsam3d.training.data import ShardPlan, Shards, make_shard
-from mvsam3d.training.meshes import TrainingMesh, read_glb, solid_grid
+from mvsam3d.training.meshes import TrainingMesh, load_mesh_index, load_training_mesh, read_glb, render, solid_grid
+from mvsam3d.training.objects import sample_light
 from mvsam3d.training.recipes import SMALL_RECIPE
 from mvsam3d.training.tasks.lifting import views_of
 from mvsam3d.types import Camera, Mesh, Photo
@@ -152,6 +155,13 @@ def measures(kind: str, photos: list[Photo], cameras: list[Camera], mesh: Mesh, 
     }
 
 
+def depths_of(mesh: TrainingMesh, cameras: list[Camera], error: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """Depth of each view along its optical axis, infinite off the object, each view's wrong by a share of its own."""
+    light = sample_light(rng)
+    seen = [render(mesh, c.intrinsics, c.camera_from_world, c.width, light)[2] for c in cameras]
+    return [depth.astype(np.float64) * (1 + error * rng.standard_normal()) for depth in seen]
+
+
 @torch.no_grad()
 def meshes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     models, _, _ = load_checkpoint(checkpoint_folder(arguments.model))
@@ -161,6 +171,7 @@ def meshes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     data = replace(SMALL_RECIPE.data, views=8, objects=arguments.objects, flaws=0.0, same_light=1.0, samples=64)
     make_shard(ShardPlan("held_out_mesh", 0, data, arguments.meshes), folder)
     shards = Shards(folder, ("held_out_mesh",))
+    records = load_mesh_index(arguments.meshes, "val")
     rows = []
     for count in arguments.views:
         scores = []
@@ -169,7 +180,13 @@ def meshes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             photos = [Photo(str(i), picture, mask) for i, (picture, mask) in enumerate(zip(rgb, masks))]
             truth = torch.from_numpy(shards.solid(np.array([row]), data.resolution))
             said = lifted_probability(photos, cameras, WORLD, models.lifting)
-            together = agreed_chance(said, soft_hull(cameras, masks, WORLD, data.resolution)) > 0.5
+            together = agreed_chance(said, soft_hull(cameras, masks, WORLD, data.resolution))
+            if arguments.depth_error is not None:
+                mesh = load_training_mesh(arguments.meshes, records[int(shards.rows(np.array([row]), "seed")[0])])
+                depths = depths_of(mesh, cameras, arguments.depth_error, np.random.default_rng(row))
+                odds = np.log(together / (1 - together)) + depth_odds(cameras, depths, masks, WORLD, data.resolution)
+                together = 1 / (1 + np.exp(-odds))
+            together = together > 0.5
             hull = carved(cameras, masks, WORLD, data.resolution)
             ours, its = (occupancy_iou(torch.from_numpy(solid)[None], truth) for solid in (together, hull))
             scores.append([float(v) for v in (ours.surface, ours.solid, its.surface, its.solid)])
@@ -195,6 +212,7 @@ def main() -> None:
     rendered.add_argument("meshes", type=Path)
     rendered.add_argument("--objects", type=int, default=148)
     rendered.add_argument("--views", nargs="+", type=int, default=[2, 4, 8])
+    rendered.add_argument("--depth-error", type=float)
     rendered.set_defaults(run=meshes)
     for command in (real, rendered):
         command.add_argument("--model", default="small")

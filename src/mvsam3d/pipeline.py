@@ -46,7 +46,7 @@ from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
 from mvsam3d.posing.by_photos import fitted, painted
-from mvsam3d.posing.placement import fitting_cameras, photo_cameras, placed_by_cameras, pose_of
+from mvsam3d.posing.placement import Placement, fitting_cameras, photo_cameras, placed_by_cameras, pose_of
 from mvsam3d.posing.search import PoseSearch, searched_pose
 from mvsam3d.types import (
     Camera,
@@ -106,49 +106,20 @@ def reconstruct(
         noise: CPU generator: equal seeds give equal results.
         pointmaps_p3d: one for each photo, or none (the public model needs them).
         cameras: one for each photo, or none; weighting by visibility needs them.
-        same_units: their lengths are those of the point maps; if not, the world is scaled so that the object is as far as its pose says.
+        same_units: their lengths are those of the point maps, which then tell of free space too where cameras tell the shape; if not, the
+            world is scaled so that the object is as far as its pose says.
         observers: shown attention, weights and noise.
         progress: told of every stage and step.
     Raises: BadPhoto, InvalidOption, NothingFound: the model sees no object in the photos.
     """
-    check_config(config, models.config, len(photos), cameras, depth=pointmaps_p3d is not None)
     size, clock, observers = models.config, _Clock(progress), observers or Observers()
-    device = models.device
     records: list[FusionRecord] = []
     with torch.no_grad():
-        with clock.stage("views"):
-            views = prepare_views(photos, view_config(size), pointmaps_p3d)
-            maps = stacked(views, device)
-            guidance = cameras is not None and (pointmaps_p3d is None if config.guidance is None else config.guidance)
-            # where cameras tell the shape, outlines that contradict it tell which view is wrong
-            telling = fitting_cameras(photos, cameras) if guidance and cameras is not None else ()
-            kept = tuple(range(len(photos))) if telling else agreeing_views(models, maps, config)
-            photos, views = [photos[i] for i in kept], tuple(views[i] for i in kept)
-            maps = {name: value[list(kept)] for name, value in maps.items()}
-            cameras = None if cameras is None else [cameras[i] for i in kept]
-        with clock.stage("structure"):
-            grid = size.structure.flow.grid
-            watch = watching(observers, "structure", all_cells(grid), grid, records)
-            latents = structure_latents(models, maps, config, noise, clock.step, watch=watch)
-            poses, logits = _poses(latents, views), occupancy_logits(models, latents)
-            placement = None
-            if cameras is not None and telling:
-                with models.at_work(*(["lifting"] if models.lifting is not None else [])):
-                    placement = placed_by_cameras(
-                        photos,
-                        cameras,
-                        models.lifting,
-                        logits,
-                        poses,
-                        views=telling,
-                        resolution=KNOWN_CELLS,
-                        largest_share=config.model_share,
-                    )
-                agrees, share = placement.alignment.agreement, placement.share
-                log.info("shape by %s, model agrees by %.2f, its share %g", placement.shape.source, agrees, share)
-                logits = placement.logits(len(logits))
-                poses = tuple(pose_of(camera) for camera in placement.cameras)
-            voxels = active(logits, size.sampling)
+        first = _sparse_structure(
+            photos, models, config, noise, pointmaps_p3d, cameras, observers, records, clock, same_units=same_units
+        )
+        photos, cameras, kept, views, maps = first.photos, first.cameras, first.kept, first.views, first.maps
+        poses, voxels, telling, placement = first.poses, first.voxels, first.telling, first.placement
         with clock.stage("appearance"):
             reference = reference_view(config.reference, photos, poses, voxels, kept, config.sight.tolerance)
             seen = None
@@ -208,6 +179,94 @@ def reconstruct(
         result.seen_by,
         seconds=clock.seconds,
     )
+
+
+@dataclass(frozen=True)
+class SparseStructure:
+    """What stage 1 leaves, of the views that were kept."""
+
+    photos: tuple[Photo, ...]
+    cameras: tuple[Camera, ...] | None
+    kept: tuple[int, ...]
+    """Their places among the photos that were given."""
+    views: tuple[View, ...]
+    maps: dict[str, Float[Tensor, "view _ _ _"]]
+    poses: tuple[Pose, ...]
+    voxels: Voxels
+    telling: tuple[int, ...]
+    """Views whose cameras tell the shape; none: it is the network's alone."""
+    placement: Placement | None
+    """Where the object lies among those cameras."""
+
+
+@torch.no_grad()
+def sparse_structure(
+    photos: Sequence[Photo],
+    models: Models,
+    config: ReconstructionConfig,
+    noise: torch.Generator,
+    *,
+    cameras: Sequence[Camera] | None = None,
+) -> SparseStructure:
+    """The first stages of `reconstruct` alone, for those who want the shape in cells and nothing else. Raises: see there."""
+    return _sparse_structure(
+        photos, models, config, noise, None, cameras, Observers(), [], _Clock(None), same_units=False
+    )
+
+
+def _sparse_structure(
+    photos: Sequence[Photo],
+    models: Models,
+    config: ReconstructionConfig,
+    noise: torch.Generator,
+    pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None,
+    cameras: Sequence[Camera] | None,
+    observers: Observers,
+    records: list[FusionRecord],
+    clock: _Clock,
+    *,
+    same_units: bool,
+) -> SparseStructure:
+    check_config(config, models.config, len(photos), cameras, depth=pointmaps_p3d is not None)
+    size = models.config
+    with clock.stage("views"):
+        views = prepare_views(photos, view_config(size), pointmaps_p3d)
+        maps = stacked(views, models.device)
+        guidance = cameras is not None and (pointmaps_p3d is None if config.guidance is None else config.guidance)
+        # where cameras tell the shape, outlines that contradict it tell which view is wrong
+        telling = fitting_cameras(photos, cameras) if guidance and cameras is not None else ()
+        kept = tuple(range(len(photos))) if telling else agreeing_views(models, maps, config)
+        photos, views = [photos[i] for i in kept], tuple(views[i] for i in kept)
+        maps = {name: value[list(kept)] for name, value in maps.items()}
+        cameras = None if cameras is None else [cameras[i] for i in kept]
+    with clock.stage("structure"):
+        grid = size.structure.flow.grid
+        watch = watching(observers, "structure", all_cells(grid), grid, records)
+        latents = structure_latents(models, maps, config, noise, clock.step, watch=watch)
+        poses, logits = _poses(latents, views), occupancy_logits(models, latents)
+        placement, depths = None, None
+        if same_units and pointmaps_p3d is not None:
+            depths = [pointmaps_p3d[i][2].double().numpy() for i in kept]
+        if cameras is not None and telling:
+            with models.at_work(*(["lifting"] if models.lifting is not None else [])):
+                placement = placed_by_cameras(
+                    photos,
+                    cameras,
+                    models.lifting,
+                    logits,
+                    poses,
+                    views=telling,
+                    resolution=KNOWN_CELLS,
+                    largest_share=config.model_share,
+                    depths=depths,
+                )
+            agrees, share = placement.alignment.agreement, placement.share
+            log.info("shape by %s, model agrees by %.2f, its share %g", placement.shape.source, agrees, share)
+            logits = placement.logits(len(logits))
+            poses = tuple(pose_of(camera) for camera in placement.cameras)
+        voxels = active(logits, size.sampling)
+    given = None if cameras is None else tuple(cameras)
+    return SparseStructure(tuple(photos), given, kept, views, maps, poses, voxels, telling, placement)
 
 
 def watching(

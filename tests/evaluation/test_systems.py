@@ -104,7 +104,7 @@ def test_a_description_tells_checkpoints_apart_by_content() -> None:
     ours = parse_system("ours").described()
     assert ours["kind"] == "ours"
     assert len(str(ours["weights"])) == 16
-    assert parse_system("hull").described() == {"kind": "hull", "resolution": 64}
+    assert parse_system("hull").described() == {"kind": "hull", "resolution": 64, "shape_only": False}
     assert parse_system("folder:.").described()["path"] == "."
 
 
@@ -233,6 +233,33 @@ def test_the_oracle_keeps_the_best_photo(
         run_system(BestSingleView(), BOX, photos, tmp_path, oracle=oracle, seed=0, views=4)
 
 
+def test_an_oracle_with_a_name_is_asked_once_for_each_photo_of_an_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight photos hold the four that were asked before; another object, and an oracle without a name, are asked anew."""
+    photos, asked = captured(BOX, Ring(views=4), 32), []
+
+    def ours(system: Ours, inputs: Capture, seed: int) -> Made:
+        asked.append(inputs.photos[0].name)
+        return Made(Answer(block(), seconds=float(inputs.photos[0].name) + 1.0), ())
+
+    def best_of(count: int, oracle: Oracle) -> Made:
+        few = replace(photos, photos=photos.photos[:count], cameras=photos.cameras[:count])
+        return run_system(BestSingleView(), BOX, few, tmp_path, oracle=oracle, seed=0, views=count)
+
+    monkeypatch.setattr(systems, "_ours", ours)
+    named = Oracle(judgement, "iou_64", "box")
+    first, then = best_of(2, named), best_of(4, named)
+    assert asked == ["0", "1", "2", "3"]
+    assert (first.answer.seconds, then.answer.seconds) == (1 + 2, 1 + 2 + 3 + 4)
+    assert (first.notes, then.notes) == (("the best view is 1",), ("the best view is 1",))
+    best_of(2, replace(named, of="another box"))
+    best_of(2, named)  # of one object at a time
+    best_of(1, Oracle(judgement, "iou_64"))
+    best_of(1, Oracle(judgement, "iou_64"))
+    assert asked == ["0", "1", "2", "3", "0", "1", "0", "1", "0", "0"]
+
+
 def test_results_made_elsewhere(tmp_path: Path) -> None:
     write_glb(tmp_path / "box.glb", block((2.0, 1.0, 1.0)))
     oracle, photos = Oracle(judgement, "iou_64"), captured(BOX, Ring(views=1), 32)
@@ -260,3 +287,29 @@ def test_ours_with_and_without_cameras(tmp_path: Path) -> None:
     assert alone.notes == ("one photo, so it was not given the camera",)
     assert alone.answer.occupied is not None
     assert alone.answer.occupied.any()
+
+
+def test_the_shape_alone_is_the_shape_of_the_whole(tmp_path: Path) -> None:
+    """Law: stage 1 does not depend on what follows; where cameras are given, the way to the truth is the same."""
+    photos, oracle = captured(BOX, Ring(views=3), 128), Oracle(judgement, "iou_64")
+    for whole in (Ours(), Ours(cameras=False), PlainMean(cameras=False)):
+        of_all = run_system(whole, BOX, photos, tmp_path, oracle=oracle, seed=0, views=3).answer
+        shape = run_system(
+            replace(whole, shape_only=True), BOX, photos, tmp_path, oracle=oracle, seed=0, views=3
+        ).answer
+        assert shape.mesh is None
+        assert shape.cameras is None
+        assert shape.occupied is not None
+        made = _solid_of(of_all, whole, photos)
+        np.testing.assert_array_equal(shape.occupied, made)
+        assert (shape.truth_from_answer is None) == (not whole.cameras)
+
+
+def _solid_of(whole: Answer, system: Ours | PlainMean, photos: Capture) -> np.ndarray:
+    """The solid of a whole answer: that of a mesh laid among the cameras stays behind, so it is asked again."""
+    if whole.occupied is not None:
+        return whole.occupied
+    assert isinstance(system, Ours)
+    again = systems._ours(system, photos, 0).answer.occupied
+    assert again is not None
+    return again

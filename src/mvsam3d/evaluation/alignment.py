@@ -46,14 +46,14 @@ def aligned(truth: Points, answer: Points, rule: Rule, known: Matrix | None = No
     Args:
         truth: points evenly spread over the true surface, in random order, +Z up.
         answer: likewise, in the answer's frame.
-        rule: none: both frames are the same. icp-4: from turns by 0, 90, 180, 270 degrees about +Z. icp-24: from all rotations of a
-            cube. true pose: as `known` says.
+        rule: none: both frames are the same, or `known` tells the way between them. icp-4: from turns by 0, 90, 180, 270 degrees
+            about +Z. icp-24: from all rotations of a cube. true pose: as `known` says.
         known: truth_from_answer by the true cameras.
     Raises: InvalidOption: the true pose is asked for and not known.
     """
     match rule:
         case "none":
-            found = np.eye(4)
+            found = np.eye(4) if known is None else known
         case "true pose":
             if known is None:
                 raise InvalidOption(

@@ -5,6 +5,7 @@ A system is named on the command line as [LABEL=]KIND[:REST]; see `parse_system`
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -34,9 +35,9 @@ from mvsam3d.meshing.photo_texture import photo_textured
 from mvsam3d.meshing.texture import textured
 from mvsam3d.models.checkpoints import checkpoint_folder, open_checkpoint
 from mvsam3d.options import ReconstructionConfig
-from mvsam3d.pipeline import reconstruct
+from mvsam3d.pipeline import reconstruct, sparse_structure
 from mvsam3d.results import cameras_of
-from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
+from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo, Voxels
 
 Fusion = Literal["joint", "velocity"]
 WeightingName = Literal["mean", "entropy", "visibility", "mixed"]
@@ -56,6 +57,8 @@ class Ours:
     """None: the model's own."""
     weighting: WeightingName | None = None
     """None: the model's own."""
+    shape_only: bool = False
+    """Stage 1 alone: the solid in cells, no mesh, no cameras. For protocols that measure solids."""
     device: str = "cpu"
 
 
@@ -64,6 +67,7 @@ class BestSingleView:
     """Ours on each photo alone, and of these the answer that the truth says is best: an oracle, which no real system can be."""
 
     model: str = "small"
+    shape_only: bool = False
     device: str = "cpu"
 
 
@@ -73,6 +77,7 @@ class PlainMean:
 
     model: str = "small"
     cameras: bool = True
+    shape_only: bool = False
     device: str = "cpu"
 
 
@@ -82,6 +87,8 @@ class VisualHull:
 
     resolution: int = 64
     """Cells along an edge of the cube around it."""
+    shape_only: bool = False
+    """Not painted."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +258,8 @@ class Oracle:
     judge: Callable[[Answer, Capture], Judgement]
     metric: str
     """By which the best answer is chosen."""
+    of: str = ""
+    """Whose word: object, protocol and seed. What it said under this name is not asked again; empty: nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -283,13 +292,13 @@ def _made(system: System, subject: Subject, inputs: Capture, out: Path, oracle: 
     match system:
         case Ours():
             return _ours(system, inputs, seed)
-        case PlainMean(model, cameras, device):
-            return _ours(Ours(model, cameras, "velocity", "mean", device), inputs, seed)
+        case PlainMean(model, cameras, shape_only, device):
+            return _ours(Ours(model, cameras, "velocity", "mean", shape_only, device), inputs, seed)
         case BestSingleView():
             return _best_single_view(system, inputs, oracle, seed)
-        case VisualHull(resolution):
+        case VisualHull(resolution, shape_only):
             start = time.perf_counter()
-            answer = visual_hull(inputs, resolution)
+            answer = visual_hull(inputs, resolution, painted=not shape_only)
             return Made(replace(answer, seconds=time.perf_counter() - start))
         case External(template, frame, up, limit):
             seconds = run_program(template, inputs, out, limit=limit)
@@ -357,60 +366,103 @@ def _ours(system: Ours, inputs: Capture, seed: int) -> Made:
         memory=planned(loaded, None),
     )
     given = system.cameras and len(inputs.photos) > 1
+    cameras, noise = inputs.cameras if given else None, torch.Generator().manual_seed(seed)
     start = time.perf_counter()  # loading a model is not the object's time
-    result = reconstruct(
-        inputs.photos,
-        models,
-        config,
-        torch.Generator().manual_seed(seed),
-        cameras=inputs.cameras if given else None,
-    )
-    seconds = time.perf_counter() - start
-    cells = torch.zeros((result.voxels.resolution,) * 3, dtype=torch.bool)
-    cells[tuple(result.voxels.coords.long().T)] = True
-    kept = [inputs.photos[i] for i in result.kept]
-    answer = Answer(
-        mesh=result.mesh,
-        occupied=filled(cells[None])[0].numpy(),
-        gaussians=result.gaussians,
-        truth_from_answer=None if result.in_world is None else result.in_world.world_from_object,
-        cameras=tuple(cameras_of(kept, result)) if len(kept) == len(inputs.photos) else None,
-        seconds=seconds,
+    if system.shape_only:
+        shape = sparse_structure(inputs.photos, models, config, noise, cameras=cameras)
+        placed = None if shape.placement is None else shape.placement.in_world()
+        made, kept, voxels = Answer(), shape.kept, shape.voxels
+    else:
+        result = reconstruct(inputs.photos, models, config, noise, cameras=cameras)
+        placed, kept, voxels = result.in_world, result.kept, result.voxels
+        around = tuple(cameras_of([inputs.photos[i] for i in kept], result))
+        known = around if len(kept) == len(inputs.photos) else None
+        made = Answer(mesh=result.mesh, gaussians=result.gaussians, cameras=known)
+    answer = replace(
+        made,
+        occupied=_solid(voxels),
+        truth_from_answer=None if placed is None else placed.world_from_object,
+        seconds=time.perf_counter() - start,
     )
     notes = ["one photo, so it was not given the camera"] if system.cameras and not given else []
-    if given and result.in_world is None:
+    if given and placed is None:
         notes.append("it did not believe the cameras")
     if len(kept) < len(inputs.photos):
         notes.append(f"it left out {len(inputs.photos) - len(kept)} of {len(inputs.photos)} photos")
     return Made(answer, tuple(notes))
 
 
+def _solid(voxels: Voxels) -> Bool[np.ndarray, "x y z"]:
+    """The voxels and what they enclose."""
+    cells = torch.zeros((voxels.resolution,) * 3, dtype=torch.bool)
+    cells[tuple(voxels.coords.long().T)] = True
+    solid: Bool[np.ndarray, "x y z"] = filled(cells[None])[0].numpy()
+    return solid
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What one photo gives."""
+
+    made: Made | None
+    value: float | None
+    """The oracle's; None: it has none, `reason` says why."""
+    reason: str = ""
+
+
+_KEPT: dict[
+    tuple[BestSingleView, int, str, bytes], _Alone
+] = {}  # of one object, so that 8 photos need not be asked where 4 were
+
+
 def _best_single_view(system: BestSingleView, inputs: Capture, oracle: Oracle, seed: int) -> Made:
     """The time is that of all photos. The cameras of the other photos are not known from one."""
-    best: tuple[float, Made, str] | None = None
-    seconds, reasons, metric = 0.0, [], oracle.metric
-    sign = 1 if higher_is_better(metric) else -1
-    for i, photo in enumerate(inputs.photos):
-        alone = replace(inputs, photos=(photo,), cameras=inputs.cameras[i : i + 1])
-        try:
-            made = _ours(Ours(system.model, cameras=False, device=system.device), alone, seed)
-        except MvSam3dError as problem:
-            reasons.append(f"view {photo.name}: {problem}")
-            continue
-        seconds += made.answer.seconds
-        judgement = oracle.judge(in_truth_frame(made.answer), alone)
-        if metric not in judgement.metrics:
-            reasons.append(f"view {photo.name} has no {metric}: {judgement.missing}")
-        elif best is None or sign * judgement.metrics[metric] > best[0]:
-            best = sign * judgement.metrics[metric], made, photo.name
-    if best is None:
-        raise ObjectsFailed(f"no single view gives an answer that can be judged: {'; '.join(reasons)}")
-    _, made, name = best
+    found = [_alone(system, _only(inputs, i), oracle, seed) for i in range(len(inputs.photos))]
+    seconds = sum(one.made.answer.seconds for one in found if one.made is not None)
+    sign = 1 if higher_is_better(oracle.metric) else -1
+    values = [-np.inf if one.value is None else sign * one.value for one in found]
+    best = int(np.argmax(values))
+    made = found[best].made
+    if made is None or found[best].value is None:
+        reasons = "; ".join(f"view {photo.name}{one.reason}" for photo, one in zip(inputs.photos, found, strict=True))
+        raise ObjectsFailed(f"no single view gives an answer that can be judged: {reasons}")
     cameras = made.answer.cameras if len(inputs.photos) == 1 else None
-    return Made(replace(made.answer, seconds=seconds, cameras=cameras), (*made.notes, f"the best view is {name}"))
+    notes = (*made.notes, f"the best view is {inputs.photos[best].name}")
+    return Made(replace(made.answer, seconds=seconds, cameras=cameras), notes)
 
 
-def visual_hull(inputs: Capture, resolution: int) -> Answer:
+def _only(inputs: Capture, i: int) -> Capture:
+    return replace(inputs, photos=inputs.photos[i : i + 1], cameras=inputs.cameras[i : i + 1])
+
+
+def _alone(system: BestSingleView, alone: Capture, oracle: Oracle, seed: int) -> _Alone:
+    """Its answer and the oracle's word on it, kept if the oracle has a name."""
+    (photo,) = alone.photos
+    shows = hashlib.sha256(photo.rgb.tobytes() + photo.mask.tobytes()).digest()
+    key = (system, seed, oracle.of, shows)
+    if oracle.of and key in _KEPT:
+        return _KEPT[key]
+    found = _asked(system, alone, oracle, seed)
+    if oracle.of:
+        for other in [other for other in _KEPT if other[2] != oracle.of]:
+            del _KEPT[other]
+        _KEPT[key] = found
+    return found
+
+
+def _asked(system: BestSingleView, alone: Capture, oracle: Oracle, seed: int) -> _Alone:
+    try:
+        of_one = Ours(system.model, cameras=False, shape_only=system.shape_only, device=system.device)
+        made = _ours(of_one, alone, seed)
+    except MvSam3dError as problem:
+        return _Alone(None, None, f": {problem}")
+    judgement = oracle.judge(in_truth_frame(made.answer), alone)
+    if oracle.metric not in judgement.metrics:
+        return _Alone(made, None, f" has no {oracle.metric}: {judgement.missing}")
+    return _Alone(made, judgement.metrics[oracle.metric])
+
+
+def visual_hull(inputs: Capture, resolution: int, *, painted: bool = True) -> Answer:
     """The visual hull as an answer in the frame of the cube around it, coloured by the photos.
 
     Raises: InvalidOption: the outlines have no point in common.
@@ -426,7 +478,7 @@ def visual_hull(inputs: Capture, resolution: int) -> Answer:
         raise InvalidOption("the visual hull is empty: the outlines have no point in common")
     around = tuple(in_cube_frame(camera, cube) for camera in inputs.cameras)
     return Answer(
-        mesh=_painted(mesh, inputs.photos, around),
+        mesh=_painted(mesh, inputs.photos, around) if painted else cleaned(mesh),
         occupied=solid,
         truth_from_answer=cube.world_from_cube(),
         cameras=around,

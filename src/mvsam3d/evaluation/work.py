@@ -116,7 +116,9 @@ def _done(piece: Piece) -> Outcome:
             subject,
             inputs,
             Path(folder),
-            oracle=Oracle(judge, deciding(protocol)),
+            oracle=Oracle(
+                judge, deciding(protocol), f"{subject.name}, {subject.source}, {protocol.name}, {piece.seed}"
+            ),
             seed=piece.seed,
             views=piece.views,
         )

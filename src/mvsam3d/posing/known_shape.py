@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 
+from mvsam3d.geometry.depth_odds import depth_odds
 from mvsam3d.geometry.hull import Cube, cube_around, cube_of, in_cube_frame, soft_hull
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.types import Camera, Photo
@@ -43,7 +44,12 @@ class KnownShape:
 
 
 def known_shape(
-    photos: Sequence[Photo], cameras: Sequence[Camera], lifting: LiftingNetwork | None, resolution: int
+    photos: Sequence[Photo],
+    cameras: Sequence[Camera],
+    lifting: LiftingNetwork | None,
+    resolution: int,
+    *,
+    depths: Sequence[Float[np.ndarray, "_ _"]] | None = None,
 ) -> KnownShape:
     """The shape as photos from known cameras show it.
 
@@ -52,13 +58,14 @@ def known_shape(
         cameras: of the photos' pixels, in a world of their own.
         lifting: the network; the soft hull alone serves without it.
         resolution: cells along an edge of the result. Finer than the network's grid, the hull gives the detail of the outlines.
+        depths: of the photos, in the cameras' units, see `depth_odds`; their log odds are added.
     Raises: InvalidOption: no point lies inside all outlines, or the rays do not meet.
     """
     masks = [photo.mask for photo in photos]
     cube = cube_around(cameras, masks)
     if lifting is None:
         hull = soft_hull(cameras, masks, cube, resolution)
-        return KnownShape(cube, hull, hull, "hull")
+        return KnownShape(cube, _with_depth(hull, cameras, masks, cube, depths), hull, "hull")
     probability = lifted_probability(photos, cameras, cube, lifting)
     for _ in range(ROUNDS - 1):
         cube = tight_cube(cube, probability)
@@ -66,15 +73,36 @@ def known_shape(
     hull = soft_hull(cameras, masks, cube, resolution)
     if resolution != len(probability):
         probability = upsampled(probability, resolution)
-    return KnownShape(cube, agreed_chance(probability, hull), hull, "lifting")
+    together = _with_depth(agreed_chance(probability, hull), cameras, masks, cube, depths)
+    return KnownShape(cube, together, hull, "lifting")
+
+
+def _with_depth(
+    chance: Float[np.ndarray, "x y z"],
+    cameras: Sequence[Camera],
+    masks: Sequence[Bool[np.ndarray, "_ _"]],
+    cube: Cube,
+    depths: Sequence[Float[np.ndarray, "_ _"]] | None,
+) -> Float[np.ndarray, "x y z"]:
+    """The chance with what depth maps see of free space and surface; as it is where there are none."""
+    if depths is None:
+        return chance
+    odds = _log_odds(chance) + depth_odds(cameras, depths, masks, cube, len(chance))
+    together: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-odds))
+    return together
 
 
 def agreed_chance(said: Float[np.ndarray, "x y z"], hull: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
     """Network and hull together: log odds add up, the hull's where they are negative."""
-    odds = [np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE) for chance in (said, hull)]
-    a, b = (np.log(chance / (1 - chance)) for chance in odds)
+    a, b = _log_odds(said), _log_odds(hull)
     together: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-(a + HULL_SHARE * np.minimum(b, 0))))
     return together
+
+
+def _log_odds(chance: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    kept = np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE)
+    odds: Float[np.ndarray, "x y z"] = np.log(kept / (1 - kept))
+    return odds
 
 
 def tight_cube(cube: Cube, probability: Float[np.ndarray, "x y z"]) -> Cube:

@@ -78,6 +78,7 @@ def placed_by_cameras(
     views: tuple[int, ...],
     resolution: int,
     largest_share: float,
+    depths: Sequence[Float[np.ndarray, "_ _"]] | None = None,
 ) -> Placement:
     """Find the object among its cameras.
 
@@ -90,13 +91,15 @@ def placed_by_cameras(
         views: those that tell the shape, see `fitting_cameras`.
         resolution: of the known shape, cells along an edge.
         largest_share: of the model's log odds, see `with_model`.
+        depths: one for each photo, in the cameras' units, see `depth_odds`; None: there are none.
     Raises: InvalidOption: the cameras are all on one line.
     """
     sized = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
     world_from_level = level_world([sized[i] for i in views])
     sized = [replace(c, camera_from_world=c.camera_from_world @ world_from_level) for c in sized]
     telling, masks = [sized[i] for i in views], [photos[i].mask for i in views]
-    shape = known_shape([photos[i] for i in views], telling, lifting, resolution)
+    near = None if depths is None else [depths[i] for i in views]
+    shape = known_shape([photos[i] for i in views], telling, lifting, resolution, depths=near)
     rotations = [_world_rotation(sized[i], poses[i]) for i in views]
     said = structure.double().cpu()
     alignment = aligned(said.sigmoid().numpy(), shape.probability, shape.cube, telling, masks, rotations)
