@@ -89,7 +89,7 @@ class Train:
     """Train the networks of a recipe, one part after the other; goes on from where an earlier call stopped."""
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """Name of the recipe: small, or tiny (to try the trainer)."""
+    """Name of the recipe: small, tiny (to try the trainer), or baseline (a network of another kind, to compare with)."""
     run: Path = Path("runs/small")
     """Folder of the run: checkpoints, metrics, plots."""
     data: Path = Path("cache")
@@ -128,9 +128,9 @@ class Evaluate:
     """Numbers of photos that go in, with commas."""
     systems: tuple[str, ...] = ("ours", "ours:cameras=no", "hull")
     """Each [LABEL=]KIND[:REST]. ours, plain-mean, best-single-view (an oracle): OPTION=VALUE,... of model, cameras (yes, no), fusion,
-    weighting, shape_only (yes: stage 1 alone, for protocols that measure solids). hull. external:COMMAND with {photos} {masks} {cameras}
-    {out}, run without a shell. folder:PATH of results made elsewhere. external@truth and folder@truth: meshes in the cameras' world. The
-    first is compared with the others."""
+    weighting, shape_only (yes: stage 1 alone, for protocols that measure solids). hull. baseline:weights=FILE of `train baseline`.
+    external:COMMAND with {photos} {masks} {cameras} {out}, run without a shell. folder:PATH of results made elsewhere. external@truth and
+    folder@truth: meshes in the cameras' world. The first is compared with the others."""
     protocol: str = "default"
     """default, P1 (EscherNet GSO), P3 (ReconViaGen), P4 (ReconPlusGen), P5 (Mix3R), P7 (ShapeNet-R2N2): cameras, alignment, metrics."""
     split: str | None = None

@@ -24,6 +24,7 @@ from mvsam3d.evaluation.mesh_files import Up
 from mvsam3d.evaluation.metrics import filled
 from mvsam3d.evaluation.protocols import Judgement, higher_is_better
 from mvsam3d.evaluation.subjects import Answer, Capture, Subject
+from mvsam3d.evaluation.voxel_baseline import baseline_answer, weights_identity
 from mvsam3d.geometry.hull import Cube, carved, cube_around, distances_inside, in_cube_frame, outline_distance
 from mvsam3d.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
 from mvsam3d.io.runs import Json
@@ -111,7 +112,16 @@ class Folder:
     up: Up = "y"
 
 
-System = Ours | BestSingleView | PlainMean | VisualHull | External | Folder
+@dataclass(frozen=True)
+class Baseline:
+    """A network of the Pix2Vox++/F class: a solid of 32^3 cells in the frame of its training objects. For protocol P7."""
+
+    weights: Path
+    """File that `mvsam3d train baseline` wrote."""
+    device: str = "cpu"
+
+
+System = Ours | BestSingleView | PlainMean | VisualHull | External | Folder | Baseline
 KINDS: dict[str, type[System]] = {
     "ours": Ours,
     "best-single-view": BestSingleView,
@@ -119,11 +129,13 @@ KINDS: dict[str, type[System]] = {
     "hull": VisualHull,
     "external": External,
     "folder": Folder,
+    "baseline": Baseline,
 }
 TITLES = {  # what a system is called if it is not given a label
     "best-single-view": "best single view (oracle)",
     "plain-mean": "plain mean",
     "hull": "visual hull",
+    "baseline": "voxel baseline",
 }
 
 
@@ -140,6 +152,8 @@ class Named:
         options: dict[str, Json] = {name: _plain(value) for name, value in asdict(self.system).items()}
         if isinstance(self.system, Ours | BestSingleView | PlainMean):
             options["weights"] = _identity(self.system.model)
+        if isinstance(self.system, Baseline):
+            options["sha256"] = weights_identity(self.system.weights)
         return {"kind": kind, **options}
 
 
@@ -158,7 +172,7 @@ def _identity(model: str) -> str:
 def parse_system(text: str, *, device: str = "cpu", limit: float = DEFAULT_LIMIT) -> Named:
     """[LABEL=]KIND[:REST], a kind of KINDS.
 
-    REST is OPTION=VALUE,... of ours, best-single-view, plain-mean and hull; the command line of external; the path of folder.
+    REST is OPTION=VALUE,... of ours, best-single-view, plain-mean, hull and baseline; the command line of external; the path of folder.
     external@truth and folder@truth make meshes in the world of the cameras as it is; external@z and folder@z in a frame of their own
     with +Z up instead of glTF's +Y.
 
@@ -242,9 +256,13 @@ def _chosen(kind: str, rest: str, device: str) -> System:
     except ValidationError as problem:
         first = problem.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise InvalidOption(f"--systems {kind}: give {kind}:{where}=...") from problem
         raise InvalidOption(f"--systems {kind}: {where}={first['input']}: {first['msg']}") from problem
     if isinstance(system, VisualHull) and not 8 <= system.resolution <= 256:
         raise InvalidOption(f"--systems {kind}: resolution={system.resolution}: give 8 to 256")
+    if isinstance(system, Baseline) and not system.weights.is_file():
+        raise InvalidOption(f"--systems {kind}: there is no file {system.weights}: `mvsam3d train baseline` writes one")
     return system
 
 
@@ -306,6 +324,8 @@ def _made(system: System, subject: Subject, inputs: Capture, out: Path, oracle: 
             return Made(replace(answer, seconds=seconds), notes)
         case Folder(path, frame, up):
             return Made(*answer_in(found_for(path, subject.name, views), frame=frame, up=up))
+        case Baseline(weights, device):
+            return Made(baseline_answer(weights, inputs.photos, device))
         case _:
             assert_never(system)
 
