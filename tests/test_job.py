@@ -18,13 +18,14 @@ import trimesh
 from PIL import Image
 
 from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption, NoCameras, ObjectsFailed
+from mvsam3d.generation.budget import MemoryBudget
 from mvsam3d.geometry.cameras import centred_intrinsics
 from mvsam3d.inspection import Extras
 from mvsam3d.io.glb import read_glb
 from mvsam3d.io.ply import read_ply
 from mvsam3d.io.runs import read_params
 from mvsam3d.io.scenes import read_scene
-from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, chosen_dtype, run_job, share_done
+from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, chosen_dtype, planned, run_job, share_done
 from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_checkpoint
 from mvsam3d.results import RunFacts, metres_per_unit
 from mvsam3d.training.objects import look_at
@@ -233,6 +234,15 @@ def test_precision_is_what_pays(
     checkpoint = replace(open_checkpoint(checkpoint_folder("small")), half=half)
     assert chosen_dtype("auto", checkpoint, torch.device(device)) == chosen
     assert chosen_dtype("fp16", checkpoint, torch.device(device)) == torch.float16
+
+
+def test_weights_without_room_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    loaded = Loaded("small", "cpu")
+    assert planned(loaded, 1 << 34).keys_values > 0
+    assert not caplog.records
+    assert planned(loaded, 1 << 20) == MemoryBudget(0, 0, 0)
+    assert "0.00 GiB may be used" in caplog.text
+    assert "--memory-budget" in caplog.text
 
 
 def test_the_objects_own_length_makes_the_mesh_metric(tmp_path: Path, results: tuple[Path, Path, Path]) -> None:

@@ -448,9 +448,24 @@ def chosen_dtype(wanted: Precision, checkpoint: Checkpoint, device: torch.device
 
 
 def planned(loaded: Loaded, memory: int | None) -> MemoryBudget:
-    """What the views may take, once the weights have their place. `memory`: of the device, in bytes; None: what is free, less a margin."""
+    """What the views may take, once the weights have their place; a warning where these have none.
+
+    Args:
+        loaded: the checkpoint.
+        memory: of the device, in bytes; None: what is free, less a margin.
+    """
     whole = usable_memory(loaded.device) if memory is None else memory
-    return budget_of(whole, resident_bytes(loaded.checkpoint, loaded.dtype))
+    weights = resident_bytes(loaded.checkpoint, loaded.dtype)
+    if weights > whole:
+        log.warning(
+            "the weights that are in memory at once take %.2f GiB, and %.2f GiB %s: views go one at a time and nothing is kept, and still it "
+            "will take more. Give --dtype bf16%s",
+            weights / 2**30,
+            whole / 2**30,
+            "are free, less a tenth" if memory is None else "may be used",
+            ", or another --device" if memory is None else ", or a larger --memory-budget",
+        )
+    return budget_of(whole, weights)
 
 
 def chosen_device(name: str) -> torch.device:
