@@ -1,7 +1,7 @@
 """Both flows at the public size with random weights: an evaluation beside the machine's own matrix products, and whole runs.
 
 python benchmarks/full_size.py [--device cpu] [--dtype fp32] [--views 1] [--stages structure slat] [--keys anew kept] [--rounds 2]
-    [--profile] [--compile default] [--tiny] [--out table.json]
+    [--profile] [--compile default] [--blocks 2] [--tiny] [--out table.json]
 python benchmarks/full_size.py --kernels [--device cpu]    # which of torch's kernels are fast on this machine
 python benchmarks/full_size.py --device cuda --dtype fp16 --runs --views 1 4 8 [--steps 50] [--out table.json]
 
@@ -424,12 +424,16 @@ def main() -> None:
     parser.add_argument(
         "--compile", choices=["default", "reduce-overhead", "max-autotune"], help="mode of torch.compile"
     )
+    parser.add_argument("--blocks", type=int, help="of each network, so that little time tells; left out, all")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA device here: leave --device out, or run this where there is one")
     place, sizes = Place(torch.device(options.device), DTYPES[options.dtype]), TINY if options.tiny else FULL
+    if options.blocks is not None:
+        flows = (replace(flow, blocks=options.blocks) for flow in (sizes.structure, sizes.slat))
+        sizes = replace(sizes, **dict(zip(("structure", "slat"), flows, strict=True)))
     content: dict[str, Any] = {
         "device": place.name,
         "torch": torch.__version__,

@@ -10,6 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from mvsam3d.generation.footprint import SURFACE
+from mvsam3d.io.glb import read_glb
+from mvsam3d.io.ply import read_ply
 from mvsam3d.models.checkpoints import product_keys
 from mvsam3d.models.slat_flow import SlatFlow
 from mvsam3d.models.structure_flow import StructureFlow
@@ -85,3 +88,24 @@ def test_the_command_writes_what_it_measured(kind: str, tmp_path: Path) -> None:
         ]  # fmt: skip
         assert all(row["share"] == row["gflops"] / row["peak_gflops"] for row in rows)
         assert rows[0]["tflop"] > rows[1]["tflop"]
+
+
+def test_a_whole_run_is_weighed_network_by_network(tmp_path: Path) -> None:
+    """Tiny, photos to files: what is foretold is what the doctor would, of the voxels that there were; each network was seen at work."""
+    out = tmp_path / "table.json"
+    command = [sys.executable, "-m", "benchmarks.full_run", str(tmp_path / "made"), "--tiny", "--views", "2"]
+    subprocess.run(
+        [*command, "--steps", "2", "1", "--out", str(out)], check=True, capture_output=True, cwd=SCRIPT.parents[1]
+    )
+    found = json.loads(out.read_text())
+    assert len(read_glb(tmp_path / "made" / "result" / "result.glb").faces) == found["mesh"]["faces"] > 1000
+    assert len(read_ply(tmp_path / "made" / "result" / "result.ply").means) == found["gaussians"]
+    voxels = found["voxels"]["count"]
+    assert 0.8 < voxels / (15_000 / 16) < 1.2  # a grid of 16 has a 16th of the surface of one of 64
+    assert found["gaussians"] == 4 * voxels
+    stages = {row["network"]: row for row in found["stages"]}
+    assert stages["surface"]["activations"] == SURFACE * voxels
+    # tokens, keys and values of two blocks; of a view 4 photos and masks of 5 tokens, and 2 point maps of 4
+    assert stages["structure_flow"]["kept"] == 2 * 28 * 4 * (32 + 2 * 2 * 32)
+    assert stages["slat_flow"]["kept"] < stages["structure_flow"]["kept"]  # one step keeps none
+    assert all(row["seconds"] > 0 and row["ratio"] == row["measured"] / row["foretold"] for row in found["stages"])

@@ -197,6 +197,19 @@ def test_no_room_keeps_nothing_and_evaluates_one_view_at_a_time() -> None:
     assert much.kept == little.kept + 8 * 24 * 5496 * 2048 * 4
 
 
+def test_a_single_step_keeps_no_keys_and_values() -> None:
+    budget = budget_of(1 << 36, 0)
+
+    def kept(steps: tuple[int, int] | None) -> dict[str, int]:
+        zero = dict.fromkeys(NETWORKS, 0)
+        return {
+            f.network: f.kept for f in footprints(ModelConfig(), zero, views=2, voxels=4000, budget=budget, steps=steps)
+        }
+
+    assert kept((1, 1))["structure_flow"] == 2 * 7528 * 1024 * 4  # the tokens alone
+    assert kept((1, 25))["slat_flow"] == kept(None)["slat_flow"] == 2 * 5496 * (1024 + 24 * 2048) * 4
+
+
 def test_tokens_are_those_of_the_public_model() -> None:
     assert condition_tokens(ConditionConfig()) == 7528
     assert condition_tokens(SLAT_CONDITION) == 5496
