@@ -458,7 +458,7 @@ def planned(loaded: Loaded, memory: int | None) -> MemoryBudget:
     weights = resident_bytes(loaded.checkpoint, loaded.dtype)
     if weights > whole:
         log.warning(
-            "the weights that are in memory at once take %.2f GiB, and %.2f GiB %s: views go one at a time and nothing is kept, and still it "
+            "the weights that are in memory at once take %.2f GiB, and %.2f GiB %s: views go one at a time, nothing is kept, and still it "
             "will take more. Give --dtype bf16%s",
             weights / 2**30,
             whole / 2**30,
