@@ -25,6 +25,7 @@ from mvsam3d.evaluation.metrics import filled
 from mvsam3d.evaluation.protocols import Judgement, higher_is_better
 from mvsam3d.evaluation.subjects import Answer, Capture, Subject
 from mvsam3d.evaluation.voxel_baseline import baseline_answer, weights_identity
+from mvsam3d.generation.budget import MemoryBudget
 from mvsam3d.geometry.hull import Cube, carved, cube_around, distances_inside, in_cube_frame, outline_distance
 from mvsam3d.geometry.rotations import matrix_from_quaternion, quaternion_from_matrix
 from mvsam3d.io.runs import Json
@@ -372,6 +373,12 @@ def _loaded(model: str, device: str) -> Loaded:
     return Loaded(model, device)
 
 
+@lru_cache(maxsize=2)
+def _memory(model: str, device: str) -> MemoryBudget:
+    """Planned once: it takes longer than the shape of one photo."""
+    return planned(_loaded(model, device), None)
+
+
 def _ours(system: Ours, inputs: Capture, seed: int) -> Made:
     loaded = _loaded(system.model, system.device)
     models, _ = loaded.models
@@ -383,7 +390,7 @@ def _ours(system: Ours, inputs: Capture, seed: int) -> Made:
         fusion=system.fusion,
         structure_weighting=weights.of_stage1(own),
         slat_weighting=weights.of_stage2(own),
-        memory=planned(loaded, None),
+        memory=_memory(system.model, system.device),
     )
     given = system.cameras and len(inputs.photos) > 1
     cameras, noise = inputs.cameras if given else None, torch.Generator().manual_seed(seed)
