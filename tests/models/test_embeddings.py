@@ -1,6 +1,7 @@
 """Embeddings on disk: found again by content, shared between objects of a photo, bounded, and never a reason to fail."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from mvsam3d.models import public_config
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import checkpoint_folder, open_checkpoint
 from mvsam3d.models.embeddings import EmbeddingCache, image_features
+from tests.generation.test_memory import peak
 from tests.models import public_folder
 
 
@@ -41,6 +43,24 @@ def test_what_is_found_is_what_was_made(models: Models, tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 8
     embedder = models.structure_condition.embedder
     torch.testing.assert_close(first["image"], embedder.features({"image": given["image"]})["image"])
+
+
+def test_views_are_encoded_one_at_a_time(models: Models) -> None:
+    """Point maps too, whose encoder takes most. Seven views more leave the peak where it is, but for what is made of them."""
+
+    def given(views: int) -> dict[str, torch.Tensor]:
+        points = torch.rand(
+            views, 3, public_folder.SIDE, public_folder.SIDE, generator=torch.Generator().manual_seed(3)
+        )
+        return {**maps(0, views), "pointmap": points, "rgb_pointmap": points + 1}
+
+    one, eight = (peak(partial(image_features, models, "structure_condition", given(views), None)) for views in (1, 8))
+    made = image_features(models, "structure_condition", given(8), None)
+    assert eight - one < 2 * sum(value.nbytes for value in made.values()) < one
+    together = models.structure_condition.embedder.features(given(8))
+    assert set(made) == set(together)
+    for name, value in made.items():
+        torch.testing.assert_close(value, together[name], rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_kept_is_used(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def footprints(
         ("structure_condition", size.structure.condition),
         ("slat_condition", size.slat.condition),
     ):
-        add(network, _condition(condition, views, rates, size.image_size))
+        add(network, _condition(condition, views, rates, item, size.image_size))
     row = flow.grid**3 * flow.width * rates.structure
     sampled("structure_flow", size.structure.condition, flow.blocks, flow.width, row, 0.0, once=once[0])
     vae, side = size.structure.vae, size.slat.flow.resolution
@@ -114,19 +114,20 @@ def _tokens(network: EmbedderNetwork) -> int:
             return 64  # small encoders, whose tokens weigh nothing beside the rest
 
 
-def _condition(condition: ConditionConfig, views: int, rates: Rates, side: int) -> float:
+def _condition(condition: ConditionConfig, views: int, rates: Rates, item: int, side: int) -> float:
     fused = views * condition_tokens(condition) * condition.fused_width * rates.fused
-    encoding = [0.0]
+    encoding, made = [0.0], 0.0  # by one encoder at a time, beside what those before it made of all views
     for embedder in condition.embedders:
         network = embedder.network
         if isinstance(network, VitConfig):
             tokens = _tokens(network) + network.registers
-            encoding.append(tokens * network.width * rates.vit + IMAGE * side**2)
+            encoding.append(made + tokens * network.width * rates.vit + IMAGE * side**2)
         elif isinstance(network, PointmapConfig):
-            encoding.append(_tokens(network) * (network.patch_size**2 + 1) * network.width * rates.points)
+            encoding.append(made + _tokens(network) * (network.patch_size**2 + 1) * network.width * rates.points)
         elif isinstance(network, ConvConfig):
             encoding.append(views * side**2 * 64.0)
-    return max(fused, *encoding)
+        made += views * len(embedder.inputs) * _tokens(network) * network.width * item
+    return max(made + fused, *encoding)
 
 
 def _mesh(decoder: MeshDecoderConfig, voxels: int, dtype: torch.dtype, rates: Rates, budget: MemoryBudget) -> float:

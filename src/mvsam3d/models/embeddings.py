@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.image_encoder import VitConfig
+from mvsam3d.models.pointmap_encoder import PointmapConfig
 from mvsam3d.models.view_tokens import ViewTokens
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,9 @@ def image_features(
     maps: Mapping[str, Float[Tensor, "view _ _ _"]],
     cache: EmbeddingCache | None,
 ) -> dict[str, Float[Tensor, "view _ _"]]:
-    """The vision transformers' outputs by map, made one photo at a time or found in the cache; they are the same numbers either way.
+    """The outputs of the large encoders by map, made one view at a time, so that more views take no more memory.
+
+    Those of vision transformers may be found in the cache; they are the same numbers either way.
 
     Args:
         models: with this network at work.
@@ -98,15 +101,19 @@ def image_features(
     keep = cache if home is not None and home.identity is not None else None
     found: dict[str, Tensor] = {}
     for i, embedder in enumerate(tokens.embedder.config.embedders):
-        if not isinstance(embedder.network, VitConfig):
+        if not isinstance(embedder.network, VitConfig | PointmapConfig):
             continue
+        encoder = tokens.embedder.module_list[i]
         for name, _ in embedder.inputs:
             rows = []
             for row in maps.get(name, ()):
+                if isinstance(embedder.network, PointmapConfig):
+                    rows.append(encoder(row[None])[0])
+                    continue
                 key = _key(f"{home and home.identity}/{network}/{i}/{models.dtype}/{models.device.type}", row)
                 known = None if keep is None else keep.get(key)
                 if known is None:
-                    known = tokens.embedder.module_list[i](row[None])[0].to(models.dtype)
+                    known = encoder(row[None])[0].to(models.dtype)
                     if keep is not None:
                         keep.put(key, known)
                 rows.append(known.to(models.device))
