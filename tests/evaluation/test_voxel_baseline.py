@@ -19,7 +19,7 @@ BOX = Subject("box", block(), None, "box.glb")  # 1 x .6 x .3, its longest side 
 
 
 class Boxed(nn.Module):
-    """Says the box of the truth whatever it sees, and a corner that only two photos together show."""
+    """Says the box of the truth whatever it sees, with a hollow in it."""
 
     def __init__(self, config: VoxelBaselineConfig) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Boxed(nn.Module):
         self.seen.append(rgba)
         at = (np.indices((32,) * 3).transpose(1, 2, 3, 0) + 0.5) / 32 - 0.5
         solid = torch.from_numpy((np.abs(at) < np.array([0.5, 0.3, 0.15])).all(-1))
-        solid[10:20, 14:18, 15:17] = False  # a hollow, which the answer fills
+        solid[10:20, 14:18, 15:17] = False
         return solid[None]
 
 
@@ -73,6 +73,8 @@ def test_its_answer_is_judged_where_it_stands(weights: Path, tmp_path: Path, mon
     made = run_system(Baseline(weights), BOX, blind, tmp_path, oracle=Oracle(no_oracle, "iou_32"), seed=0, views=2)
     found = judged(made.answer, BOX, photos, photos, P7, np.random.default_rng(0))
     assert found.metrics["iou_32"] > 0.95
+    assert made.answer.occupied is not None
+    assert made.answer.occupied[10:20, 14:18, 15:17].all()  # the hollow is filled
     assert (made.answer.mesh, made.answer.truth_from_answer) == (None, None)
     assert made.answer.seconds > 0
     (rgba,) = network.seen

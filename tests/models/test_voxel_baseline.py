@@ -109,7 +109,7 @@ def test_its_file_holds_all_of_it(tmp_path: Path) -> None:
     ("fields", "words"),
     [
         ({"widths": [8, 10**9]}, "widths must be 1 to 1024"),
-        ({"widths": [8, 12]}, "2 tensors of another shape|shape|fit"),
+        ({"widths": [8, 16]}, "instead of"),
         ({"widths": [8, 4]}, "groups of 8"),
         ({"volumes": [8] * 40}, "volumes names 40 levels"),
         ({"input_size": 17}, "cannot be halved 2 times"),
@@ -118,7 +118,7 @@ def test_its_file_holds_all_of_it(tmp_path: Path) -> None:
         ({"narrow": "many"}, "narrow"),
         ({"narrow": 0}, "widths must be"),
         ({"model": "SAM3D"}, "a field 'model'"),
-        ({"narrow": 3}, "encoder|shape"),
+        ({"narrow": 3}, "not a VoxelBaseline of this size"),
     ],
 )
 def test_strange_configs_are_refused(tmp_path: Path, fields: dict[str, object], words: str) -> None:
@@ -148,7 +148,7 @@ def test_hostile_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointMismatch, match="no config and card"):
         read_baseline(path)
     config = json.dumps({"narrow": 2})
-    for card in ("[]", "[" * 100_000, "{", "x" * (1 << 17)):
+    for card in ("[]", "[" * 100_000, "{", json.dumps({"long": "x" * (1 << 17)})):
         save_file(tensors, path, {"config": config, "card": card})
         with pytest.raises(CheckpointMismatch, match="holds no baseline"):
             read_baseline(path)
