@@ -1,10 +1,11 @@
 import re
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvsam3d.evaluation.charts import LABEL, NUMBERS, WIDTH, Bar, Curve, _ticks, against_views, intervals
+from mvsam3d.evaluation.charts import LABEL, NUMBERS, WIDTH, Bar, Curve, _ticks, against_views, as_file, intervals
 from mvsam3d.evaluation.tables import Interval, Measure
 
 IOU = Measure("iou", "IoU", "high")
@@ -76,3 +77,26 @@ def test_views_are_spread_by_their_logarithm() -> None:
     assert two[0] - one[0] == pytest.approx(four[0] - two[0], abs=0.2)
     assert one[1] > two[1] > four[1]  # higher values stand higher
     assert one[1] - two[1] == pytest.approx(two[1] - four[1], abs=0.2)
+
+
+def test_a_chart_as_a_file_is_whole_xml_with_a_legend_below_the_curves() -> None:
+    """It names each system once, next to a dot of its colour, and nothing of the legend lies on the chart or outside the picture."""
+    curves = [
+        Curve(f"<{i}>", f"#00000{i}", ((1, Interval(0.1 * i, None, None)), (4, Interval(0.2, 0.1, 0.3))))
+        for i in range(3)
+    ]
+    text = as_file(curves, IOU, "IoU & views")
+    root = ElementTree.fromstring(text)
+    names = {node.text: node for node in root.iter("{http://www.w3.org/2000/svg}text") if node.get("class") == "key"}
+    assert list(names) == ["<0>", "<1>", "<2>"]
+    group = root.find("{http://www.w3.org/2000/svg}g")
+    chart = root.find("{http://www.w3.org/2000/svg}svg")
+    assert group is not None
+    assert chart is not None
+    start = float(re.findall(r"[\d.]+", group.get("transform", ""))[1])
+    assert start >= float(chart.get("y", "")) + float(chart.get("height", "")), "below the chart"
+    for node, dot in zip(names.values(), group.iter("{http://www.w3.org/2000/svg}circle"), strict=True):
+        assert dot.get("fill") == f"#00000{node.text[1]}" if node.text else False
+        assert float(dot.get("cy", "")) == float(node.get("y", "")) - 4
+        assert start + float(node.get("y", "")) < float(root.get("height", ""))
+    assert "IoU &amp; views" in text

@@ -75,6 +75,7 @@ def test_a_whole_run(truths: Path, answers: Path, tmp_path: Path) -> None:
         "summary.csv",
         "pairs.csv",
         "objects.csv",
+        "curves.svg",
     ]
     text = result.files[0].read_text()
     assert "other is better than made" in text

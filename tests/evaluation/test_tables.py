@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -125,7 +126,17 @@ def test_more_views_are_compared_by_object() -> None:
     assert found.leaders == found.pairs == ()
     (gain,) = found.gains
     assert (gain.views, gain.baseline_views, gain.wins) == (4, 1, 3)
-    assert "ours is better than itself with 1 view by 0.100 IoU" in as_markdown(found)
+    text = as_markdown(found)
+    assert "ours is better than itself with 1 view by 0.100 IoU" in text
+    head, _, row = text.split("## IoU ↑ by number of views\n\n")[1].splitlines()[:3]
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "system",
+        "1",
+        "2",
+        "4",
+    ]  # in order, whatever was asked first
+    values = [re.findall(r"0\.\d+", cell)[0] for cell in row.split("|")[2:5]]
+    assert values == ["0.600", "0.900", "0.700"]
 
 
 def test_the_floor_stands_below() -> None:

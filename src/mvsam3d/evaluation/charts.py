@@ -23,6 +23,11 @@ ROW, LABEL, NUMBERS = 26, 200, 178  # pixels
 WIDTH = 580
 Length = int | float
 ASIDE = 7.0  # pixels between the whiskers of two systems
+LEGEND_COLUMNS = 2
+STYLE = (  # of a chart that stands alone
+    "text{font:13px sans-serif;fill:#1c2128}.title{font-size:15px;font-weight:600}.tick{font-size:12px;fill:#59636e;text-anchor:middle}"
+    ".left{font-size:12px;fill:#59636e;text-anchor:end}.grid{stroke:#e3e6ea}.thin{stroke-width:2;opacity:.45}"
+)
 CHARACTERS = 28  # of a label before it is cut
 
 
@@ -123,6 +128,29 @@ def against_views(curves: Sequence[Curve], measure: Measure, *, width: int = 360
             place = f'cx="{x(count) + aside:.1f}" cy="{y(value.mean):.1f}"'
             parts.append(f'<circle {place} r="4" fill="{curve.colour}">{title}</circle>')
     return _svg(parts, width, height, top=0, name=f"{measure.label} {arrow(measure)}")
+
+
+def as_file(curves: Sequence[Curve], measure: Measure, title: str) -> str:
+    """The chart against views as an SVG file of its own, with title and legend."""
+    width, height, head = 640, 360, 40
+    rows = math.ceil(len(curves) / LEGEND_COLUMNS)
+    chart = against_views(curves, measure, width=width, height=height)
+    places = [
+        (16 + i % LEGEND_COLUMNS * (width / LEGEND_COLUMNS), 22.0 * (i // LEGEND_COLUMNS)) for i in range(len(curves))
+    ]
+    legend = "".join(
+        f'<circle cx="{x:.0f}" cy="{y - 4:.0f}" r="5" fill="{curve.colour}"/>' + _text(x + 12, y, curve.label, "key")
+        for (x, y), curve in zip(places, curves, strict=True)
+    )
+    inner = chart.replace("<svg ", f'<svg y="{head}" ', 1)
+    foot = head + height + 22
+    size = f'width="{width}" height="{foot + 22 * rows - 8}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width} {foot + 22 * rows - 8}">'
+        f"<style>{STYLE}</style>"
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{_text(16, 24, title, "title")}{inner}'
+        f'<g transform="translate(0 {foot})">{legend}</g></svg>\n'
+    )
 
 
 def _extent(values: Iterable[Interval], include: Sequence[float] = ()) -> tuple[float, float]:

@@ -230,15 +230,21 @@ def _figure(title: str, drawn: str) -> str:
 def _curves(summary: Summary, measures: Sequence[Measure]) -> str:
     figures = []
     for measure in measures[:MOST_CHARTS]:
-        curves = []
-        for i, system in enumerate(summary.systems):
-            cells = [(v, summary.cells.get((system, v, measure.name))) for v in sorted(summary.views)]
-            points = tuple((v, cell.value) for v, cell in cells if cell is not None)
-            if points:
-                curves.append(Curve(system, colour_of(i), points))
+        curves = curves_of(summary, measure)
         if curves:
             figures.append(_figure(f"{measure.label} {arrow(measure)}", against_views(curves, measure)))
     return f"<section><h2>Against the number of views</h2>{_legend(summary)}<div class=curves>{''.join(figures)}</div></section>"
+
+
+def curves_of(summary: Summary, measure: Measure) -> tuple[Curve, ...]:
+    """A curve over the number of views for each system that has any value."""
+    curves = []
+    for i, system in enumerate(summary.systems):
+        cells = [(v, summary.cells.get((system, v, measure.name))) for v in sorted(summary.views)]
+        points = tuple((v, cell.value) for v, cell in cells if cell is not None)
+        if points:
+            curves.append(Curve(system, colour_of(i), points))
+    return tuple(curves)
 
 
 def _legend(summary: Summary) -> str:

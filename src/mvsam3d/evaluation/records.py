@@ -4,7 +4,7 @@ run.json                                 what was begun here: a later call with 
 objects/OBJECT/SYSTEM.vN.json            a Record, written last and whole: what has one is done
 objects/OBJECT/SYSTEM.vN.jpg             the answer, and where it is wrong
 objects/OBJECT/truth.jpg, inputs.vN.jpg  the true object, the photos that were given
-summary.md, summary.csv, objects.csv, report.html
+summary.md, summary.csv, pairs.csv, objects.csv, curves.svg, report.html
 """
 
 from __future__ import annotations

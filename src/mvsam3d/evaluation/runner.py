@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvsam3d.errors import BadFile, InvalidOption, ObjectsFailed
-from mvsam3d.evaluation.gallery import Page, page
+from mvsam3d.evaluation.charts import as_file
+from mvsam3d.evaluation.gallery import Page, curves_of, page
 from mvsam3d.evaluation.mesh_files import Up
 from mvsam3d.evaluation.protocols import PROTOCOLS, Protocol
 from mvsam3d.evaluation.readings import leading, ordered
@@ -22,6 +23,7 @@ from mvsam3d.evaluation.subjects import SubjectFile, is_real_scene, spread, subj
 from mvsam3d.evaluation.systems import Named
 from mvsam3d.evaluation.tables import (
     Summary,
+    arrow,
     as_markdown,
     objects_csv,
     pairs_csv,
@@ -297,6 +299,11 @@ def report(
         "pairs.csv": pairs_csv(summary),
         "objects.csv": objects_csv(answers, summary.measures),
     }
+    first = measures[:1]
+    curves = curves_of(summary, first[0]) if first and len(summary.views) > 1 else ()
+    if curves:
+        title = f"{first[0].label} {arrow(first[0])} against the number of views, protocol {protocol.name}"
+        files["curves.svg"] = as_file(curves, first[0], title)
     for name, text in files.items():
         write_whole(folder.folder / name, text.encode())
     return Result(summary, tuple(facts), tuple(folder.folder / name for name in files))

@@ -311,6 +311,9 @@ def as_markdown(summary: Summary, facts: Sequence[str] = (), *, whole: bool = Tr
     parts += ["\n".join(lines)] if lines else []
     if summary.pending:
         parts.append(f"**{summary.pending} of {summary.asked} answers are not there yet.**")
+    if len(summary.views) > 1:
+        first = summary.measures[0]
+        parts += [f"## {first.label} {arrow(first)} by number of views", _views_table(summary, first)]
     for count in summary.views:
         parts += [f"## {_views(count)}", _system_table(summary, count, summary.leading)]
     pairs = [pair for pair in summary.pairs if pair.metric == summary.measures[0].name]
@@ -339,6 +342,14 @@ def _system_table(summary: Summary, views: int, measures: Sequence[Measure]) -> 
         most = str(max(cell.objects for cell in summary.floor.values()))
         rows.append([FLOOR, most, "0", *_floor_cells(summary, measures)])
     return markdown(head, rows)
+
+
+def _views_table(summary: Summary, measure: Measure) -> str:
+    """A column for each number of views."""
+    counts = sorted(summary.views)
+    columns = [[_cells(summary, system, count, [measure])[0] for system in summary.systems] for count in counts]
+    rows = [list(row) for row in zip(summary.systems, *columns, strict=True)]
+    return markdown(["system", *(str(count) for count in counts)], rows)
 
 
 def _turned_table(summary: Summary, views: int) -> str:
