@@ -199,6 +199,20 @@ def test_paged_networks_are_there_only_while_they_work(published: tuple[Path, Mo
     assert all(value.is_meta for value in models.state_dict().values())
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no list of mapped files")
+def test_files_stay_mapped_only_where_all_their_tensors_are_used_as_they_lie(published: tuple[Path, Models]) -> None:
+    """Of a file that is partly in half precision nothing stays but what was made of it."""
+    models = open_checkpoint(published[0]).models(paged=True)
+    for network, file, stays in (
+        ("structure_decoder", "ss_decoder.ckpt", False),
+        ("gaussian_decoder", "slat_decoder_gs.ckpt", False),
+        ("mesh_decoder", "slat_decoder_mesh.ckpt", True),
+    ):
+        with models.at_work(network):
+            mapped = Path("/proc/self/maps").read_text()
+            assert (str(published[0] / file) in mapped) == stays
+
+
 # --- the whole way -----------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.gaussian_decoder import GaussianDecoder
+from mvsam3d.models.host_memory import trim
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.models.mesh_decoder import MeshDecoder
 from mvsam3d.models.slat_flow import SlatFlow
@@ -75,6 +76,7 @@ class Models(nn.Module):
             for name in names:
                 log.debug(COMES, name)
                 if home.load is not None:
+                    stack.callback(trim)
                     stack.callback(getattr(self, name).to, "meta")
                     home.load(self, name)
                 stack.callback(log.debug, GOES, name)

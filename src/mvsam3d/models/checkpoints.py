@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from mvsam3d.errors import CheckpointMismatch
 from mvsam3d.models.bundle import UNMIXED, Models, Residence
 from mvsam3d.models.config import ModelConfig
+from mvsam3d.models.host_memory import give_large_blocks_back
 from mvsam3d.models.image_encoder import ImageEncoder
 from mvsam3d.models.public_config import public_folder, read_public_config
 from mvsam3d.models.slat_trunk import TORSO
@@ -91,7 +92,7 @@ def load_strictly(
     """Put `weights` into a module built on the meta device.
 
     Args:
-        weights: of any floating precision; may be mapped files, whose bytes are then used where they lie if nothing needs to change.
+        weights: of any floating precision; may be mapped files, whose bytes are then used where they lie if none needs to change.
         source: what they are called in errors.
         device: where to; None leaves them.
         dtypes: of floating weights by key, where they are not to be the module's own (float32).
@@ -106,9 +107,11 @@ def load_strictly(
             f"{source}: {len(bad)} tensors hold NaN or infinity {[in_file(key) for key in bad[:3]]}. "
             "The file is damaged; get it again"
         )
-    chosen = dtypes or {}
+    kinds = {key: (dtypes or {}).get(key, value.dtype) for key, value in wanted.items()}
+    # one tensor that stays in a mapped file keeps all of it mapped, with what was read of it to change the others
+    changed = any(weights[key].dtype != kind for key, kind in kinds.items())
     module.load_state_dict(
-        {key: weights[key].to(device, chosen.get(key, value.dtype)) for key, value in wanted.items()}, assign=True
+        {key: weights[key].to(device, kind, copy=changed) for key, kind in kinds.items()}, assign=True
     )
 
 
@@ -308,7 +311,9 @@ class Checkpoint:
         def load(models: Models, network: str) -> None:
             self.load(models, network, device, dtype)
 
-        if not paged:
+        if paged:
+            give_large_blocks_back()
+        else:
             for network in self.parts:
                 load(models, network)
         identity = self.identity if self.public or size > PAGED_FROM else None
