@@ -13,8 +13,8 @@ from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import SAM3D, SMALL
 from mvsam3d.options import ReconstructionConfig, check_config, slat_sampling, structure_sampling
-from mvsam3d.pipeline import reconstruct, reference_view, view_config
-from mvsam3d.types import Camera, Photo, Voxels
+from mvsam3d.pipeline import _placed_by_poses, reconstruct, reference_view, view_config
+from mvsam3d.types import Camera, Mesh, Photo, Voxels
 from mvsam3d.views.prepare import prepare_views
 
 
@@ -160,3 +160,18 @@ def test_the_reference_view_and_records_are_in_the_result(models) -> None:
     assert result.reference == 1
     assert result.fusion == ()  # all alike: nothing was weighed
     assert result.visibility is None
+
+
+def test_poses_found_together_are_left_where_they_tell_nothing(models, caplog: pytest.LogCaptureFixture) -> None:
+    """Four photos from one place show no depth; given cameras like that are an error, found ones are not used, and the log says so."""
+    photos = cut_outs()[:1] * 4
+    views = prepare_views(photos, view_config(models.config), None)
+    poses = [pose_from_camera(looking_down(2.5))] * 4
+    mesh = Mesh(np.eye(3, dtype=np.float32) - 0.3, np.array([[0, 1, 2]]))
+    logits = torch.full((32, 32, 32), -3.0)
+    with caplog.at_level("INFO"):
+        found = _placed_by_poses(photos, views, poses, poses, mesh, models, logits, ReconstructionConfig())
+    assert found is None
+    assert "poses found together are not used for the shape: the cameras all look along one line" in caplog.text
+    off = ReconstructionConfig(guidance=False)
+    assert _placed_by_poses(photos, views, poses, poses, mesh, models, logits, off) is None

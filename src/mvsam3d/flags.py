@@ -137,13 +137,14 @@ class Reconstruct:
     pose_view: str = "first"
     """The view whose pose is the object's: first, largest-mask, most-visible, or its number, from 0."""
     guidance: bool | None = None
-    """Let the cameras tell shape and poses: by default where --cameras is given."""
+    """Let the cameras tell shape and poses: by default where --cameras is given. False: nor those of poses that were found together."""
     fit_outlines: bool = True
     """Bend the mesh a little so that its outlines meet the masks of the photos that it explains."""
     texture: Literal["photos", "model", "auto"] = "auto"
     """Colours: of the photos where they see the surface, of the model alone, or of those photos whose outline is met well."""
     search_poses: bool | None = None
-    """Look for the pose in which the finished mesh fits each photo best. The model's own choice if left out."""
+    """Look for the pose in which the finished mesh fits each photo best, and in which four photos and more agree in what they show; such
+    poses then tell the shape, too (see --guidance). The model's own choice if left out."""
     self_occlusion_tolerance: float = 4.0
     """Parts of the object no farther than this from a voxel do not hide it, in 64ths of the cube."""
     visibility_frustum: bool = False

@@ -20,6 +20,7 @@ from mvsam3d.meshing.texture import TextureConfig
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.embeddings import EmbeddingCache
 from mvsam3d.posing.by_photos import ByPhotos
+from mvsam3d.posing.joint_search import JointSearch
 from mvsam3d.posing.search import PoseSearch
 from mvsam3d.types import Camera
 
@@ -68,12 +69,15 @@ class ReconstructionConfig:
     search_poses: bool | None = None
     """Look for the pose in which the finished mesh fits each photo best, beginning with the predicted one (`posing.search`)."""
     pose_search: PoseSearch = field(default_factory=PoseSearch)
+    joint_search: JointSearch | None = field(default_factory=JointSearch)
+    """Choose the poses of four photos and more together, and let them tell the shape; None: each photo's by itself."""
     sight: Sight = field(default_factory=Sight)
     """What keeps a given camera from seeing a voxel."""
     visibility_compat: bool = False
     """Weigh by what the public system takes for visibility (`generation.visibility_compat`): for comparison with it only."""
     guidance: bool | None = None
-    """Let cameras, where they are given, tell the shape (`posing.known_shape`) and the poses; None: if they did not come with depth."""
+    """Let cameras tell the shape (`posing.known_shape`) and the poses; None: given ones if they did not come with depth, and without any
+    those of poses found together."""
     model_share: float = 3.0
     """Most of the model's log odds in what becomes of a cell that cameras tell of (`posing.placement.with_model`)."""
     by_photos: ByPhotos = field(default_factory=ByPhotos)

@@ -32,6 +32,7 @@ from mvsam3d.generation.structure_stage import sample_structure
 from mvsam3d.generation.visibility_compat import public_visibility
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
 from mvsam3d.generation.weighting import Evidence
+from mvsam3d.geometry.hull import Cube, silhouette_ious
 from mvsam3d.geometry.transforms import inverse
 from mvsam3d.geometry.voxels import all_cells
 from mvsam3d.meshing.cleanup import cleaned, simplified
@@ -46,8 +47,10 @@ from mvsam3d.nn.probe import AttentionProbe
 from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
 from mvsam3d.posing.by_photos import fitted, painted
-from mvsam3d.posing.placement import Placement, fitting_cameras, photo_cameras, placed_by_cameras, pose_of
-from mvsam3d.posing.search import PoseSearch, searched_pose
+from mvsam3d.posing.joint_search import FoundPoses, JointSearch, searched_together
+from mvsam3d.posing.placement import Placement, fitting_cameras, photo_cameras, placed_by_cameras, pose_of, unscaled
+from mvsam3d.posing.search import FoundPose, PoseSearch
+from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.types import (
     Camera,
     Conditions,
@@ -72,6 +75,7 @@ Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
 STAGES = ("views", "structure", "appearance", "mesh", "poses", "outlines", "texture")
 SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
 KNOWN_CELLS = 64  # along an edge of what known cameras show of the shape
+FORGIVEN = 0.025  # of the mean IoU of outlines, to poses that were found together
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
 
 
@@ -129,31 +133,30 @@ def reconstruct(
                     voxels, cameras, photos, poses[reference], reference, config, near, same_units=same_units
                 )
                 cameras = cameras if placement is None else placement.cameras
-            watch = watching(observers, "slat", tokens_of(voxels)[0], voxels.resolution // 2, records)
-            slat = structured_latents(
-                models,
-                maps,
-                voxels,
-                config,
-                noise,
-                clock.step,
-                visibility=seen,
-                watch=watch,
-                started=observers.slat_start,
-            )
-            gaussians, cubes = decoded(models, slat, config.memory)
+            gaussians, surface = _surface(models, maps, voxels, config, noise, observers, records, clock, seen)
         with clock.stage("mesh"):
-            surface = extract_surface(cubes, enclosed=enclosed_by(voxels)).to_mesh()
-            if len(surface.faces) == 0:
-                raise NothingFound("the model's mesh is empty: no surface in any voxel. Check the masks, or add views")
             mesh = cleaned(surface, config.cleanup)
+        found = None
         with clock.stage("poses"):
             # depth tells more of place and size than outlines do
             own = size.sampling.search_poses and pointmaps_p3d is None
             wanted = own if config.search_poses is None else config.search_poses
             if wanted and placement is None:
-                poses = searched_poses(mesh, photos, views, poses, config.pose_search, clock.step)
-        gaussians = _cloud_on_cpu(gaussians)
+                search = searched_poses(mesh, photos, views, poses, config.pose_search, config.joint_search, clock.step)
+                poses = _poses_of(search.alone)
+                if search.together is not None and cameras is None and pointmaps_p3d is None:
+                    together = _poses_of(search.together)
+                    found = _placed_by_poses(photos, views, poses, together, mesh, models, first.logits, config)
+        if found is not None:
+            # the poses found tell the shape as given cameras do, and what follows is made anew for it
+            with clock.stage("structure"):
+                voxels = active(found.logits(len(first.logits)), size.sampling)
+                poses = tuple(pose_of(camera) for camera in found.cameras)
+            with clock.stage("appearance"):
+                records = [record for record in records if record.stage != "slat"]
+                gaussians, surface = _surface(models, maps, voxels, config, noise, observers, records, clock, None)
+            with clock.stage("mesh"):
+                mesh = cleaned(surface, config.cleanup)
         around = photo_cameras(photos, poses, views, cameras, among=placement is not None)
         with clock.stage("outlines"):
             used = telling or tuple(range(len(photos)))
@@ -181,6 +184,90 @@ def reconstruct(
     )
 
 
+def _surface(
+    models: Models,
+    maps: dict[str, Float[Tensor, "view _ _ _"]],
+    voxels: Voxels,
+    config: ReconstructionConfig,
+    noise: torch.Generator,
+    observers: Observers,
+    records: list[FusionRecord],
+    clock: _Clock,
+    seen: Float[Tensor, "view token"] | None,
+) -> tuple[GaussianCloud, Mesh]:
+    """Stage 2 and both decoders: the cloud, and the surface as it comes. Raises: NothingFound."""
+    watch = watching(observers, "slat", tokens_of(voxels)[0], voxels.resolution // 2, records)
+    slat = structured_latents(
+        models,
+        maps,
+        voxels,
+        config,
+        noise,
+        clock.step,
+        visibility=seen,
+        watch=watch,
+        started=observers.slat_start,
+    )
+    gaussians, cubes = decoded(models, slat, config.memory)
+    surface = extract_surface(cubes, enclosed=enclosed_by(voxels)).to_mesh()
+    if len(surface.faces) == 0:
+        raise NothingFound("the model's mesh is empty: no surface in any voxel. Check the masks, or add views")
+    return _cloud_on_cpu(gaussians), surface
+
+
+def _placed_by_poses(
+    photos: Sequence[Photo],
+    views: Sequence[View],
+    alone: Sequence[Pose],
+    together: Sequence[Pose],
+    mesh: Mesh,
+    models: Models,
+    logits: Float[Tensor, "x y z"],
+    config: ReconstructionConfig,
+) -> Placement | None:
+    """The shape by the poses that were found together, as by given cameras, if it meets the masks about as well as the mesh does.
+
+    The mesh has it easier: it is laid over each photo as if there were no others. Where even so it is much better, the poses are wrong.
+
+    Such poses are off by some degrees, so that what they leave uncovered of the masks is not filled.
+
+    Args:
+        alone: poses of the mesh found for each photo by itself, in which it meets the masks best.
+    """
+    if config.guidance is False:
+        return None
+    cameras = [unscaled(camera) for camera in photo_cameras(photos, together, views, None, among=False)]
+    try:
+        with models.at_work(*(["lifting"] if models.lifting is not None else [])):
+            placement = placed_by_cameras(
+                photos,
+                cameras,
+                models.lifting,
+                logits,
+                together,
+                views=tuple(range(len(photos))),
+                resolution=KNOWN_CELLS,
+                largest_share=config.model_share,
+                fill=False,
+            )
+    except InvalidOption as problem:  # cameras that are given would be wrong; found ones tell nothing
+        log.info("poses found together are not used for the shape: %s", problem)
+        return None
+    solid = placement.logits(KNOWN_CELLS).numpy() > 0
+    masks = [photo.mask for photo in photos]
+    met = float(silhouette_ious(solid, Cube(np.zeros(3), 1.0), placement.cameras, masks).mean())
+    before = photo_cameras(photos, alone, views, None, among=False)
+    first = float(np.mean([silhouette_iou(*one) for one in zip(photos, [mesh] * len(photos), before)]))
+    kept = met > first - FORGIVEN
+    log.info(
+        "poses found together: the shape by them meets the masks by %.3f, the model's, laid over each photo alone, by %.3f: the %s is kept",
+        met,
+        first,
+        "former" if kept else "latter",
+    )
+    return placement if kept else None
+
+
 @dataclass(frozen=True)
 class SparseStructure:
     """What stage 1 leaves, of the views that were kept."""
@@ -192,6 +279,8 @@ class SparseStructure:
     views: tuple[View, ...]
     maps: dict[str, Float[Tensor, "view _ _ _"]]
     poses: tuple[Pose, ...]
+    logits: Float[Tensor, "x y z"]
+    """Of occupancy."""
     voxels: Voxels
     telling: tuple[int, ...]
     """Views whose cameras tell the shape; none: it is the network's alone."""
@@ -266,7 +355,7 @@ def _sparse_structure(
             poses = tuple(pose_of(camera) for camera in placement.cameras)
         voxels = active(logits, size.sampling)
     given = None if cameras is None else tuple(cameras)
-    return SparseStructure(tuple(photos), given, kept, views, maps, poses, voxels, telling, placement)
+    return SparseStructure(tuple(photos), given, kept, views, maps, poses, logits, voxels, telling, placement)
 
 
 def watching(
@@ -338,18 +427,21 @@ def searched_poses(
     views: Sequence[View],
     poses: Sequence[Pose],
     config: PoseSearch,
+    joint: JointSearch | None,
     progress: structure_stage.Progress | None = None,
-) -> tuple[Pose, ...]:
+) -> FoundPoses:
     """For each photo the pose in which the mesh, with colours at its vertices, fits best."""
-    small = simplified(mesh, SEARCHED_FACES)
-    found = []
-    for photo, view, pose in zip(photos, views, poses, strict=True):
-        best = searched_pose(small, photo, placed_camera(photo, pose), view.crop_box, config)
-        log.info("view %s: fit %.3f, as predicted %.3f", photo.name, best.fit, best.predicted_fit)
-        found.append(pose_from_similarity(torch.from_numpy(best.camera_from_object).float()))
-        if progress is not None:
-            progress(len(found), len(photos))
-    return tuple(found)
+    cameras = [placed_camera(photo, pose) for photo, pose in zip(photos, poses, strict=True)]
+    boxes = [view.crop_box for view in views]
+    found = searched_together(simplified(mesh, SEARCHED_FACES), photos, cameras, boxes, config, joint, progress)
+    for i, (photo, best) in enumerate(zip(photos, found.alone, strict=True)):
+        joined = "" if found.together is None else f", of the one chosen with the others {found.together[i].fit:.3f}"
+        log.info("view %s: fit %.3f, as predicted %.3f%s", photo.name, best.fit, best.predicted_fit, joined)
+    return found
+
+
+def _poses_of(found: Sequence[FoundPose]) -> tuple[Pose, ...]:
+    return tuple(pose_from_similarity(torch.from_numpy(one.camera_from_object).float()) for one in found)
 
 
 def _poses(latents: StructureLatents, views: Sequence[View]) -> tuple[Pose, ...]:
@@ -554,7 +646,7 @@ def _cloud_on_cpu(cloud: GaussianCloud) -> GaussianCloud:
 
 
 class _Clock:
-    """Seconds of each stage, and progress."""
+    """Seconds of each stage, all its turns together, and progress."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.seconds: dict[str, float] = {}
@@ -566,7 +658,7 @@ class _Clock:
         self.step(0, 1)
         yield
         self.step(1, 1)
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def step(self, done: int, of: int) -> None:
         if self._progress is not None:

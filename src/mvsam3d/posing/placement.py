@@ -79,6 +79,7 @@ def placed_by_cameras(
     resolution: int,
     largest_share: float,
     depths: Sequence[Float[np.ndarray, "_ _"]] | None = None,
+    fill: bool = True,
 ) -> Placement:
     """Find the object among its cameras.
 
@@ -92,6 +93,7 @@ def placed_by_cameras(
         resolution: of the known shape, cells along an edge.
         largest_share: of the model's log odds, see `with_model`.
         depths: one for each photo, in the cameras' units, see `depth_odds`; None: there are none.
+        fill: see `with_model`.
     Raises: InvalidOption: the cameras are all on one line.
     """
     sized = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
@@ -103,7 +105,7 @@ def placed_by_cameras(
     rotations = [_world_rotation(sized[i], poses[i]) for i in views]
     said = structure.double().cpu()
     alignment = aligned(said.sigmoid().numpy(), shape.probability, shape.cube, telling, masks, rotations)
-    shape, share = with_model(shape, said, alignment, telling, masks, largest_share)
+    shape, share = with_model(shape, said, alignment, telling, masks, largest_share, fill=fill)
     frame = SolidBox(shape.probability).frame(rotation_of(alignment.world_from_model))
     level_from_object = shape.cube.world_from_cube() @ frame
     around = tuple(replace(c, camera_from_world=c.camera_from_world @ level_from_object) for c in sized)
@@ -125,6 +127,8 @@ def with_model(
     cameras: Sequence[Camera],
     masks: Sequence[Bool[np.ndarray, "_ _"]],
     largest_share: float,
+    *,
+    fill: bool = True,
 ) -> tuple[KnownShape, float]:
     """The known shape with the model's word: log odds add up, the model's by the largest share that the outlines allow.
 
@@ -139,6 +143,7 @@ def with_model(
         cameras: that tell.
         masks: theirs.
         largest_share: most that is tried.
+        fill: what masks show; without it, they are left uncovered there.
     Returns: the shape, and the share.
     """
     model_from_cube = np.linalg.inv(alignment.world_from_model) @ shape.cube.world_from_cube()
@@ -152,7 +157,8 @@ def with_model(
     ]
     share = max(s for s, lost in zip(shares, left_out, strict=True) if lost <= min(left_out) + ALLOWED)
     log.info("share of the model: part of the masks left out: %s", dict(zip(shares, np.round(left_out, 4).tolist())))
-    together = 1 / (1 + np.exp(-covering(odds + share * model, shape.cube, cameras, masks, BESIDE)))
+    odds = odds + share * model
+    together = 1 / (1 + np.exp(-(covering(odds, shape.cube, cameras, masks, BESIDE) if fill else odds)))
     return replace(shape, probability=together), share
 
 
@@ -180,6 +186,13 @@ def of_photo(camera: Camera, photo: Photo) -> Camera:
 def pose_of(camera_object: Camera) -> Pose:
     """The object's pose in a camera whose world is the object frame."""
     return pose_from_similarity(torch.from_numpy(camera_object.camera_from_world).float())
+
+
+def unscaled(camera: Camera) -> Camera:
+    """The camera with lengths of its world as its own."""
+    matrix = camera.camera_from_world.copy()
+    matrix[:3] /= np.cbrt(np.linalg.det(matrix[:3, :3]))
+    return replace(camera, camera_from_world=matrix)
 
 
 def photo_cameras(

@@ -7,11 +7,11 @@ synthesis, as render-and-compare in pose estimation. A predicted pose is kept un
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int32
 from PIL import Image
 
 from mvsam3d.rendering.meshes import rasterise, surface_colours
@@ -59,21 +59,15 @@ def searched_pose(
         box: square around the object in the photo: x1, y1, x2, y2.
         config: where to look.
     """
-    looker = _Looker(mesh, photo, predicted, box, config)
-    start = looker.fit(predicted.camera_from_world)
-    candidates = [(start, predicted.camera_from_world)]
-    for rotation in _all_around(config):
-        posed = looker.placed(rotation)
-        candidates.append((looker.fit(posed), posed))
-    candidates = sorted(candidates, key=lambda c: -c[0])[: config.best]
-    for step in config.steps:
-        candidates = [looker.closer(fit, posed, math.radians(step)) for fit, posed in candidates]
-    fit, posed = max(candidates, key=lambda c: c[0])
-    return FoundPose(posed, fit, start)
+    looker = Looker(mesh, photo, predicted, box, config)
+    return looker.best_of(looker.all_tried())
 
 
-class _Looker:
-    """One photo in small, and the mesh to lay over it."""
+Tried = tuple[float, Float[np.ndarray, "4 4"]]  # fit, camera_from_object
+
+
+class Looker:
+    """One photo in small, and the mesh to lay over it; arguments as of `searched_pose`."""
 
     def __init__(
         self, mesh: Mesh, photo: Photo, camera: Camera, box: tuple[int, int, int, int], config: PoseSearch
@@ -90,6 +84,19 @@ class _Looker:
         self.low, self.high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1.0
         self.predicted = camera.camera_from_world
         self.centre = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
+
+    def all_tried(self) -> list[Tried]:
+        """The predicted pose, and those all around."""
+        poses = [self.predicted, *(self.placed(rotation) for rotation in all_around(self.config))]
+        return [(self.fit(pose), pose) for pose in poses]
+
+    def best_of(self, tried: Sequence[Tried], predicted_fit: float | None = None) -> FoundPose:
+        """The best after a closer look at the best ones; the predicted pose's fit is that of the first one, if it is not given."""
+        candidates = sorted(tried, key=lambda c: -c[0])[: self.config.best]
+        for step in self.config.steps:
+            candidates = [self.closer(fit, posed, math.radians(step)) for fit, posed in candidates]
+        fit, posed = max(candidates, key=lambda c: c[0])
+        return FoundPose(posed, fit, tried[0][0] if predicted_fit is None else predicted_fit)
 
     def placed(self, rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
         """A turn about the mask's direction, as far away as predicted, as large and where the mask's box says."""
@@ -130,6 +137,14 @@ class _Looker:
         difference = float(np.abs(surface_colours(self.mesh, faces[both], shares[both]) - self.rgb[both]).mean())
         return float(both.sum() / either.sum()) - self.config.colour * difference
 
+    def faces(self, posed: Float[np.ndarray, "4 4"]) -> Int32[np.ndarray, "h w"]:
+        """Which face of the mesh each pixel shows; -1: none, as everywhere if the mesh reaches behind the camera."""
+        side = self.config.side
+        camera = self.mesh.vertices @ posed[:3, :3].T + posed[:3, 3]
+        if camera[:, 2].min() <= 0:
+            return np.full((side, side), -1, np.int32)
+        return rasterise(camera, self.mesh.faces, self.intrinsics, side, side)[0]
+
     def closer(
         self, fit: float, posed: Float[np.ndarray, "4 4"], step: float
     ) -> tuple[float, Float[np.ndarray, "4 4"]]:
@@ -151,7 +166,7 @@ class _Looker:
         return self._fitted(out)
 
 
-def _all_around(config: PoseSearch) -> Iterator[Float[np.ndarray, "3 3"]]:
+def all_around(config: PoseSearch) -> Iterator[Float[np.ndarray, "3 3"]]:
     """Rotations object -> OpenCV camera that look at the origin, held upright, +Z up in the object frame."""
     for elevation in np.radians(config.elevations):
         for azimuth in np.arange(config.azimuths) * math.tau / config.azimuths:
