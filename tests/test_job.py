@@ -91,6 +91,8 @@ def test_the_report_tells_what_was_done(results: tuple[Path, Path, Path]) -> Non
 def test_the_object_lies_where_the_photo_shows_it(results: tuple[Path, Path, Path]) -> None:
     """The pose's centre falls into the mask's box in every photo."""
     report = json.loads((results[0] / "report.json").read_text())
+    assert report["shape_by_found_poses"], "four photos of an object with a pattern"
+    assert not json.loads((results[2] / "report.json").read_text())["shape_by_found_poses"], "of one photo"
     for view in report["views"]:
         pose, k = np.array(view["camera_from_object"]), np.array(view["intrinsics"])
         u, v, w = k @ pose[:3, 3]

@@ -176,6 +176,7 @@ def reconstruct(
         seen,
         None if cameras is None else tuple(cameras),
         None if placement is None else placement.in_world(),
+        found is not None,
         result.views,
         result.seen_fraction,
         result.coverage,
