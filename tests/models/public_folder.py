@@ -173,7 +173,7 @@ def ss_generator(size: Size) -> Files:
         "shortcut_loss_weight": 1.0,
         "sigma_min": 0.0,
         "time_scale": 1000.0,
-        "training_time_sampler_fn": SAMPLER,
+        "training_time_sampler_fn": dict(SAMPLER),
     }
     condition = {"backbone": fuser(size, prenorm=False, points=True)}
     return {"module": {"generator": {"backbone": model}, "condition_embedder": condition}}
@@ -212,7 +212,7 @@ def slat_generator(size: Size) -> Files:
         "reverse_fn": guidance,
         "sigma_min": 0.0,
         "time_scale": 1000.0,
-        "training_time_sampler_fn": SAMPLER,
+        "training_time_sampler_fn": dict(SAMPLER),
     }
     condition = {"backbone": fuser(size, prenorm=True, points=False)}
     return {"module": {"generator": {"backbone": model}, "condition_embedder": condition}}
