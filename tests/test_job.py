@@ -19,7 +19,6 @@ from PIL import Image
 
 from mvsam3d.errors import BadFile, BadPhoto, BadScene, CheckpointMismatch, InvalidOption, NoCameras, ObjectsFailed
 from mvsam3d.generation.budget import MemoryBudget
-from mvsam3d.geometry.cameras import centred_intrinsics
 from mvsam3d.inspection import Extras
 from mvsam3d.io.glb import read_glb
 from mvsam3d.io.ply import read_ply
@@ -30,7 +29,8 @@ from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_check
 from mvsam3d.results import RunFacts, metres_per_unit
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, GaussianCloud, InWorld, Mesh, Reconstruction, Voxels
-from tests.toy_scene import write_depth, write_photos
+from tests.toy_scene import SIDE, write_depth, write_photos
+from tests.toy_scene import views as toy_views
 
 ROOT = Path(__file__).parents[1]
 SCENE = ROOT / "examples" / "sofa"
@@ -154,18 +154,36 @@ def test_known_cameras_weigh_the_views(tmp_path: Path, weighting: Literal["visib
 
 
 def test_cameras_that_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Views without a camera are left out and named; without any camera all views are used, and the log says why."""
-    found = SimpleNamespace(
-        cameras={
-            str(i): Camera(centred_intrinsics(320, 320), look_at(90.0 * i, 20.0, 2.2), 320, 320) for i in range(3)
-        },
-        lines=lambda: ["0: 99 points"],
-    )
+    """A view whose camera is not found is looked at all the same: it gets its pose from the mesh, but bends and paints nothing."""
+    scene = write_photos(tmp_path / "scene", "object", count=6)
+    known, _ = toy_views()
+    cameras = {}
+    for i in (0, 1, 2, 4, 5):
+        lens = known.intrinsics[i].astype(np.float64)
+        lens[:2, 2] += 0.5  # from the pixels' corners
+        cameras[str(i)] = Camera(
+            lens, np.vstack([known.camera_from_world[i], [0, 0, 0, 1]]).astype(np.float64), SIDE, SIDE
+        )
+    found = SimpleNamespace(cameras=cameras, lines=lambda: ["0: 99 points"])
     monkeypatch.setattr("mvsam3d.perception.structure_from_motion.find_cameras", lambda photos: found)
-    report = run_job(Job(SCENE, tmp_path / "out", cameras="auto"))
-    assert [view["name"] for view in report["views"]] == list("012")
+    report = run_job(Job(scene, tmp_path / "out", cameras="auto"))
+    assert [view["name"] for view in report["views"]] == list("012345")
+    assert (report["skipped_views"], report["views_without_camera"]) == ([], ["3"])
+    assert report["world"] is not None
+    assert min(view["silhouette_iou"] for view in report["views"]) > 0.75
+    assert report["colours"]["from_photos"] == list("01245")
+    log = (tmp_path / "out" / "inference.log").read_text()
+    assert "0: 99 points" in log
+    assert "view 3: its camera was not found" in log
+    report = run_job(Job(scene, tmp_path / "unguided", cameras="auto", guidance=False))
+    assert [view["name"] for view in report["views"]] == list(
+        "01245"
+    )  # cameras then say what is seen, so each view needs one
     assert [view["name"] for view in report["skipped_views"]] == ["3"]
-    assert "0: 99 points" in (tmp_path / "out" / "inference.log").read_text()
+
+
+def test_no_camera_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All views are used, and the log says why there are no cameras."""
 
     def refuse(photos: object) -> None:
         raise NoCameras("no cameras that can be believed.")

@@ -102,6 +102,17 @@ def test_what_cameras_and_depth_allow() -> None:
         check_config(by_depth, SMALL, 3, CAMERAS)
     with pytest.raises(InvalidOption, match="3 cameras for 2"):
         check_config(ReconstructionConfig(), SMALL, 2, CAMERAS)
+    some = [*CAMERAS[:2], None]
+    check_config(ReconstructionConfig(), SMALL, 3, some)
+    for config in (
+        ReconstructionConfig(guidance=False),
+        ReconstructionConfig(slat_weighting=Mixed()),
+        ReconstructionConfig(visibility_compat=True),
+    ):
+        with pytest.raises(InvalidOption, match="some photos have no camera"):
+            check_config(config, SMALL, 3, some)
+    with pytest.raises(InvalidOption, match="no photo has a camera"):
+        check_config(ReconstructionConfig(), SMALL, 3, [None] * 3)
 
 
 def test_the_models_own_choices_and_the_calls() -> None:

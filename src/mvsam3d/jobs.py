@@ -169,7 +169,7 @@ class Inputs:
 
     photos: tuple[Photo, ...]
     skipped: tuple[SkippedView, ...]
-    cameras: tuple[Camera, ...] | None
+    cameras: tuple[Camera | None, ...] | None
     depth: inspection.Depth | None
     config: ReconstructionConfig
 
@@ -363,10 +363,16 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     skipped = (*skipped, *copies)
     names = [photo.name for photo in photos]
     depth = None if job.depth is None else inspection.depth_of(job.depth, photos, scene=scene)
-    cameras = None if depth is None else depth.cameras
+    cameras: tuple[Camera | None, ...] | None = None if depth is None else depth.cameras
     if job.cameras == "auto":
-        photos, lost, cameras = _with_found_cameras(photos)
-        skipped = (*skipped, *lost)
+        cameras = _found_cameras(photos)
+        if cameras is not None and None in cameras and _needs_all_cameras(job, depth=depth is not None):
+            reason = "its camera was not found, and visibility, depth and --guidance False need one for each photo"
+            lost = [photo for photo, camera in zip(photos, cameras, strict=True) if camera is None]
+            skipped = (*skipped, *(SkippedView(photo.name, reason) for photo in lost))
+            having = [i for i, camera in enumerate(cameras) if camera is not None]
+            photos, cameras = tuple(photos[i] for i in having), tuple(cameras[i] for i in having)
+            depth = None if depth is None else depth.of(having)
     elif job.cameras is not None:
         if job.cameras.suffix.lower() == ".npz":
             cameras = photo_cameras(load_depth(job.cameras, names), photos)
@@ -379,10 +385,13 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     return Inputs(tuple(photos), tuple(skipped), cameras, depth, config)
 
 
-def _with_found_cameras(
-    photos: Sequence[Photo],
-) -> tuple[tuple[Photo, ...], tuple[SkippedView, ...], tuple[Camera, ...] | None]:
-    """The photos that structure from motion places, the others, and the cameras. None that can be believed: all photos, and a warning.
+def _needs_all_cameras(job: Job, *, depth: bool) -> bool:
+    """Whether a view without camera cannot take part."""
+    return depth or job.guidance is False or job.weights.stage2 in ("visibility", "mixed") or job.visibility_compat
+
+
+def _found_cameras(photos: Sequence[Photo]) -> tuple[Camera | None, ...] | None:
+    """The cameras that structure from motion finds, photo by photo. None at all that can be believed: a warning.
 
     Raises: MissingExtra: pycolmap is not installed.
     """
@@ -392,13 +401,17 @@ def _with_found_cameras(
         found = find_cameras(photos)
     except NoCameras as problem:
         log.warning("%s Going on without cameras: the model guesses shape and poses", problem)
-        return tuple(photos), (), None
+        return None
     for line in found.lines():
         log.info("%s", line)
-    placed = tuple(photo for photo in photos if photo.name in found.cameras)
-    reason = "its camera was not found (--cameras none goes on with it, without cameras)"
-    lost = tuple(SkippedView(photo.name, reason) for photo in photos if photo.name not in found.cameras)
-    return placed, lost, tuple(found.cameras[photo.name] for photo in placed)
+    for photo in photos:
+        if photo.name not in found.cameras:
+            log.warning(
+                "view %s: its camera was not found. The model looks at it, but it tells nothing of outlines and gives no colours "
+                "(--cameras none goes on without cameras)",
+                photo.name,
+            )
+    return tuple(found.cameras.get(photo.name) for photo in photos)
 
 
 def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:

@@ -90,7 +90,7 @@ def check_config(
     config: ReconstructionConfig,
     size: ModelConfig,
     views: int,
-    cameras: Sequence[Camera] | None,
+    cameras: Sequence[Camera | None] | None,
     *,
     depth: bool = False,
 ) -> None:
@@ -130,6 +130,13 @@ def check_config(
         )
     if cameras is not None and len(cameras) != views:
         raise InvalidOption(f"{len(cameras)} cameras for {views} photos: give one for each")
+    if cameras is not None and None in cameras:
+        if all(camera is None for camera in cameras):
+            raise InvalidOption("no photo has a camera: give cameras, or leave them out altogether")
+        if config.guidance is False or needs_visibility(config.slat_weighting) or config.visibility_compat or depth:
+            raise InvalidOption(
+                "some photos have no camera: visibility, depth and a shape that cameras do not tell need one for each"
+            )
     if needs_visibility(config.structure_weighting):
         raise InvalidOption(
             "stage 1 cannot be weighted by visibility, there are no voxels yet: use entropy or the plain mean"

@@ -96,7 +96,7 @@ def reconstruct(
     noise: torch.Generator,
     *,
     pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None = None,
-    cameras: Sequence[Camera] | None = None,
+    cameras: Sequence[Camera | None] | None = None,
     same_units: bool = False,
     observers: Observers | None = None,
     progress: Progress | None = None,
@@ -109,7 +109,8 @@ def reconstruct(
         config: choices.
         noise: CPU generator: equal seeds give equal results.
         pointmaps_p3d: one for each photo, or none (the public model needs them).
-        cameras: one for each photo, or none; weighting by visibility needs them.
+        cameras: one for each photo, or none; weighting by visibility needs them. Where they tell the shape, some photos may have none: the
+            networks see them, but they tell nothing of outlines and give no colours, and the finished mesh is laid over them.
         same_units: their lengths are those of the point maps, which then tell of free space too where cameras tell the shape; if not, the
             world is scaled so that the object is as far as its pose says.
         observers: shown attention, weights and noise.
@@ -147,6 +148,8 @@ def reconstruct(
                 if search.together is not None and cameras is None and pointmaps_p3d is None:
                     together = _poses_of(search.together)
                     found = _placed_by_poses(photos, views, poses, together, mesh, models, first.logits, config)
+            if wanted and cameras is not None and first.without_camera:
+                poses, cameras = _laid_over(mesh, photos, views, poses, cameras, first.without_camera, config, clock)
         if found is not None:
             # the poses found tell the shape as given cameras do, and what follows is made anew for it
             with clock.stage("structure"):
@@ -176,6 +179,7 @@ def reconstruct(
         seen,
         None if cameras is None else tuple(cameras),
         None if placement is None else placement.in_world(),
+        tuple(photos[i].name for i in first.without_camera),
         found is not None,
         result.views,
         result.seen_fraction,
@@ -214,6 +218,24 @@ def _surface(
     if len(surface.faces) == 0:
         raise NothingFound("the model's mesh is empty: no surface in any voxel. Check the masks, or add views")
     return _cloud_on_cpu(gaussians), surface
+
+
+def _laid_over(
+    mesh: Mesh,
+    photos: Sequence[Photo],
+    views: Sequence[View],
+    poses: Sequence[Pose],
+    cameras: Sequence[Camera],
+    which: tuple[int, ...],
+    config: ReconstructionConfig,
+    clock: _Clock,
+) -> tuple[tuple[Pose, ...], tuple[Camera, ...]]:
+    """Poses and cameras, those of some views as the finished mesh fits their photos best."""
+    chosen = [photos[i] for i in which], [views[i] for i in which], [poses[i] for i in which]
+    search = searched_poses(mesh, *chosen, config.pose_search, None, clock.step)
+    better = dict(zip(which, _poses_of(search.alone), strict=True))
+    around = [placed_camera(photos[i], better[i]) if i in better else camera for i, camera in enumerate(cameras)]
+    return tuple(better.get(i, pose) for i, pose in enumerate(poses)), tuple(around)
 
 
 def _placed_by_poses(
@@ -275,6 +297,7 @@ class SparseStructure:
 
     photos: tuple[Photo, ...]
     cameras: tuple[Camera, ...] | None
+    """Those of views `without_camera` are guesses by the model's poses."""
     kept: tuple[int, ...]
     """Their places among the photos that were given."""
     views: tuple[View, ...]
@@ -287,6 +310,8 @@ class SparseStructure:
     """Views whose cameras tell the shape; none: it is the network's alone."""
     placement: Placement | None
     """Where the object lies among those cameras."""
+    without_camera: tuple[int, ...]
+    """Views that have none, where those of the others tell the shape."""
 
 
 @torch.no_grad()
@@ -296,7 +321,7 @@ def sparse_structure(
     config: ReconstructionConfig,
     noise: torch.Generator,
     *,
-    cameras: Sequence[Camera] | None = None,
+    cameras: Sequence[Camera | None] | None = None,
 ) -> SparseStructure:
     """The first stages of `reconstruct` alone, for those who want the shape in cells and nothing else. Raises: see there."""
     return _sparse_structure(
@@ -310,7 +335,7 @@ def _sparse_structure(
     config: ReconstructionConfig,
     noise: torch.Generator,
     pointmaps_p3d: Sequence[Float[Tensor, "3 _ _"]] | None,
-    cameras: Sequence[Camera] | None,
+    cameras: Sequence[Camera | None] | None,
     observers: Observers,
     records: list[FusionRecord],
     clock: _Clock,
@@ -325,6 +350,13 @@ def _sparse_structure(
         guidance = cameras is not None and (pointmaps_p3d is None if config.guidance is None else config.guidance)
         # where cameras tell the shape, outlines that contradict it tell which view is wrong
         telling = fitting_cameras(photos, cameras) if guidance and cameras is not None else ()
+        without_camera = () if cameras is None else tuple(i for i, camera in enumerate(cameras) if camera is None)
+        if without_camera and not telling:
+            names = ", ".join(photos[i].name for i in without_camera)
+            log.warning(
+                "the views %s have no camera, and those of the others tell no shape: going on without cameras", names
+            )
+            cameras, without_camera = None, ()
         kept = tuple(range(len(photos))) if telling else agreeing_views(models, maps, config)
         photos, views = [photos[i] for i in kept], tuple(views[i] for i in kept)
         maps = {name: value[list(kept)] for name, value in maps.items()}
@@ -355,8 +387,21 @@ def _sparse_structure(
             logits = placement.logits(len(logits))
             poses = tuple(pose_of(camera) for camera in placement.cameras)
         voxels = active(logits, size.sampling)
-    given = None if cameras is None else tuple(cameras)
-    return SparseStructure(tuple(photos), given, kept, views, maps, poses, logits, voxels, telling, placement)
+    given = None if cameras is None else _completed(cameras, placement)
+    return SparseStructure(
+        tuple(photos), given, kept, views, maps, poses, logits, voxels, telling, placement, without_camera
+    )
+
+
+def _completed(cameras: Sequence[Camera | None], placement: Placement | None) -> tuple[Camera, ...]:
+    """All cameras in their own world; the placement has those of views that came without one."""
+    if placement is None:
+        return tuple(camera for camera in cameras if camera is not None)
+    object_from_world = np.linalg.inv(placement.world_from_object)
+    return tuple(
+        unscaled(replace(guess, camera_from_world=guess.camera_from_world @ object_from_world)) if own is None else own
+        for own, guess in zip(cameras, placement.cameras, strict=True)
+    )
 
 
 def watching(

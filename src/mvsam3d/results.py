@@ -117,6 +117,7 @@ def _report(
         "skipped_views": [{"name": view.name, "reason": view.reason} for view in facts.skipped],
         "frames": {name: _matrix(matrix) for name, matrix in MATRICES.items()},
         "world": _world(result, metric=facts.metric_cameras),
+        "views_without_camera": list(result.without_camera),
         "shape_by_found_poses": result.by_found_poses,
         "size": _size(result, facts),
         "colours": {

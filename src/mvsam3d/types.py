@@ -192,6 +192,7 @@ class Reconstruction:
         None  # those given, with the object frame as their world: by `in_world`, or the reference's pose
     )
     in_world: InWorld | None = None  # None: the cameras tell neither shape nor poses
+    without_camera: tuple[str, ...] = ()  # names of views that had none among others whose cameras tell the shape
     by_found_poses: bool = False  # without cameras: poses that were found together tell the shape
     painted_by: tuple[int, ...] = ()  # the views whose photos gave colours; where none did, colours are the model's
     seen_fraction: float = 0.0  # of the surface, seen by one of those or more

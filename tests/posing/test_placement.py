@@ -12,7 +12,7 @@ from mvsam3d.geometry.cameras import centred_intrinsics, project
 from mvsam3d.geometry.hull import Cube, silhouette, soft_hull
 from mvsam3d.posing.alignment import Alignment
 from mvsam3d.posing.known_shape import KnownShape
-from mvsam3d.posing.placement import fitting_cameras, of_photo, placed_by_cameras, pose_of, with_model
+from mvsam3d.posing.placement import Placement, fitting_cameras, of_photo, placed_by_cameras, pose_of, with_model
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, Photo
 from tests.posing.test_alignment import off_degrees, step
@@ -97,6 +97,31 @@ def test_the_axes_of_the_world_do_not_matter() -> None:
     assert (solid & same).sum() / (
         solid | same
     ).sum() > 0.8  # the level world turns about its vertical: other cells of 1/32
+
+
+def test_a_view_without_camera_tells_nothing_and_is_placed_by_the_models_pose() -> None:
+    photos, cameras = scene(np.eye(4))
+    block = step(Cube(np.zeros(3), 1.0).cell_centres(32))
+    structure = torch.from_numpy(np.where(block, 4.0, -4.0)).float()
+    poses = [pose_of(camera) for camera in cameras]
+    some = [None if i == 3 else camera for i, camera in enumerate(cameras)]
+    views = fitting_cameras(photos, some)
+    assert views == (0, 1, 2, 4, 5, 6, 7)
+
+    def found(cameras: list[Camera | None], views: tuple[int, ...]) -> Placement:
+        return placed_by_cameras(photos, cameras, None, structure, poses, views=views, resolution=32, largest_share=1.0)
+
+    placement = found(some, views)
+    misled = replace(cameras[3], camera_from_world=cameras[0].camera_from_world)
+    assert np.array_equal(  # whatever camera it has, as it does not tell
+        found([*some[:3], misled, *some[4:]], views).shape.probability, placement.shape.probability
+    )
+    corners = np.array([[x, y, z] for x in (-0.4, 0.4) for y in (-0.4, 0.4) for z in (-0.4, 0.4)])
+    expected = project(
+        replace(cameras[3], camera_from_world=cameras[3].camera_from_world @ placement.world_from_object), corners
+    )
+    shown = project(placement.cameras[3], corners)  # the model's frame was found again among the cameras, to a cell
+    assert np.abs(shown[0] - expected[0]).max() < 3
 
 
 def test_the_model_hollows_what_outlines_cannot_and_is_not_believed_against_them() -> None:

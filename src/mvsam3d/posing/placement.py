@@ -60,17 +60,19 @@ class Placement:
         return torch.logit(chance.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE))
 
 
-def fitting_cameras(photos: Sequence[Photo], cameras: Sequence[Camera]) -> tuple[int, ...]:
+def fitting_cameras(photos: Sequence[Photo], cameras: Sequence[Camera | None]) -> tuple[int, ...]:
     """The views whose masks fit the cameras, whose images may have other sizes than the photos; none: they tell nothing.
 
     Raises: InvalidOption: the cameras are in another convention.
     """
-    return fitting_views(photos, [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)])
+    having = {i: of_photo(camera, photos[i]) for i, camera in enumerate(cameras) if camera is not None}
+    fitting = fitting_views([photos[i] for i in having], list(having.values()))
+    return tuple(list(having)[i] for i in fitting)
 
 
 def placed_by_cameras(
     photos: Sequence[Photo],
-    cameras: Sequence[Camera],
+    cameras: Sequence[Camera | None],
     lifting: LiftingNetwork | None,
     structure: Float[Tensor, "x y z"],
     poses: Sequence[Pose],
@@ -85,7 +87,7 @@ def placed_by_cameras(
 
     Args:
         photos: with masks.
-        cameras: one for each; of images of the photos' shape, in a world of their own.
+        cameras: one for each; of images of the photos' shape, in a world of their own. A photo without one is placed by the model's pose.
         lifting: network that says more than the outlines.
         structure: logits of occupancy in the object frame, by the model.
         poses: of the object in each view, by the model: rotations to begin with.
@@ -96,9 +98,9 @@ def placed_by_cameras(
         fill: see `with_model`.
     Raises: InvalidOption: the cameras are all on one line.
     """
-    sized = [of_photo(camera, photo) for camera, photo in zip(cameras, photos, strict=True)]
-    world_from_level = level_world([sized[i] for i in views])
-    sized = [replace(c, camera_from_world=c.camera_from_world @ world_from_level) for c in sized]
+    having = {i: of_photo(camera, photos[i]) for i, camera in enumerate(cameras) if camera is not None}
+    world_from_level = level_world([having[i] for i in views])
+    sized = {i: _moved(camera, world_from_level) for i, camera in having.items()}
     telling, masks = [sized[i] for i in views], [photos[i].mask for i in views]
     near = None if depths is None else [depths[i] for i in views]
     shape = known_shape([photos[i] for i in views], telling, lifting, resolution, depths=near)
@@ -108,7 +110,11 @@ def placed_by_cameras(
     shape, share = with_model(shape, said, alignment, telling, masks, largest_share, fill=fill)
     frame = SolidBox(shape.probability).frame(rotation_of(alignment.world_from_model))
     level_from_object = shape.cube.world_from_cube() @ frame
-    around = tuple(replace(c, camera_from_world=c.camera_from_world @ level_from_object) for c in sized)
+    model_from_object = np.linalg.inv(alignment.world_from_model) @ level_from_object
+    around = tuple(
+        _moved(sized[i], level_from_object) if i in sized else _moved(placed_camera(photo, pose), model_from_object)
+        for i, (photo, pose) in enumerate(zip(photos, poses, strict=True))
+    )
     return Placement(shape, alignment, share, frame, world_from_level @ level_from_object, around)
 
 
@@ -218,6 +224,10 @@ def photo_cameras(
         replace(camera, intrinsics=of_photo(own, photo).intrinsics)
         for camera, own, photo in zip(cameras, given, photos, strict=True)
     ]
+
+
+def _moved(camera: Camera, world_from_new: Float[np.ndarray, "4 4"]) -> Camera:
+    return replace(camera, camera_from_world=camera.camera_from_world @ world_from_new)
 
 
 def _world_rotation(camera: Camera, pose: Pose) -> Float[np.ndarray, "3 3"]:
