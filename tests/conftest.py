@@ -1,4 +1,4 @@
-"""One thread for each of several test processes, whose threads would spin while they wait for each other; and the same examples each time."""
+"""One thread for each of several test processes, whose threads would spin waiting for each other; and the same examples each time."""
 
 import os
 

@@ -112,6 +112,8 @@ class Train:
     """Folder (or zip) of meshes with index.json, to train on beside generated objects."""
     start: str | None = None
     """Run folder, checkpoint folder or model name whose weights the parts begin with; the autoencoders are then kept as they are."""
+    seed: int | None = None
+    """Of weights, draws and noise, instead of the recipe's."""
     export: Path | None = None
     """Write a checkpoint folder of the run's averaged weights, and train nothing."""
 
@@ -402,6 +404,7 @@ def _train(command: Train) -> None:
         shards=command.shards,
         meshes=command.meshes,
         start=command.start,
+        seed=command.seed,
     )
     if command.export is not None:
         export_run(command.recipe, options, command.export)

@@ -70,6 +70,18 @@ def test_training_starts_from_other_weights(trained: Path, tmp_path: Path, start
             torch.testing.assert_close(value, before["averaged"][key], rtol=1e-3, atol=1e-6)  # half precision
 
 
+def test_another_seed_shows_other_draws(trained: Path, tmp_path: Path) -> None:
+    learnt = {}
+    for seed in (None, 0, 1):
+        run = tmp_path / str(seed)
+        options = RunOptions(run, trained / "cache", "lifting", start=str(trained / "run"), steps=1, seed=seed)
+        train_recipe("tiny", options, quiet)
+        state = torch.load(run / "lifting" / "state.pt", weights_only=True)
+        learnt[seed] = state["networks"]["network.view_layer.weight"]
+    assert torch.equal(learnt[None], learnt[0])
+    assert not torch.equal(learnt[0], learnt[1])
+
+
 def test_autoencoders_are_not_trained_when_they_start_from_others(trained: Path, tmp_path: Path) -> None:
     options = RunOptions(run=tmp_path, data=trained / "cache", start=str(trained / "run"), steps=1)
     train_recipe("tiny", options, quiet)

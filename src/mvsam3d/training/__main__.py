@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--shards", type=int)
     parser.add_argument("--meshes", type=Path)
     parser.add_argument("--start")
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--export", type=Path)
     arguments = vars(parser.parse_args())
     recipe, export = arguments.pop("recipe"), arguments.pop("export")

@@ -165,6 +165,8 @@ class RunOptions:
     start: str | None = None
     """A run or a model whose weights the parts begin with, where they have not begun yet. The autoencoders are then not trained further,
     so that the latents keep the meaning that the flows have learnt."""
+    seed: int | None = None
+    """Of weights, draws and noise, instead of the recipe's: for a run that begins with trained weights, so that it sees other draws."""
 
 
 def train_recipe(name: str, options: RunOptions, report: Report) -> None:
@@ -173,6 +175,7 @@ def train_recipe(name: str, options: RunOptions, report: Report) -> None:
     Raises: InvalidOption: no such recipe, start, or part of the recipe, or CUDA without a GPU.
     """
     recipe = _recipe(name)
+    recipe = recipe if options.seed is None else replace(recipe, seed=options.seed)
     if options.part not in (None, *recipe.parts):
         raise InvalidOption(f"--part {options.part}: the recipe {name} has {', '.join(recipe.parts)}")
     if options.device == "cuda" and not torch.cuda.is_available():
