@@ -57,11 +57,16 @@ def views() -> tuple[list[Photo], list[Camera]]:
     return photos, [*cameras[:5], Camera(lens, shifted, SIDE, SIDE)]
 
 
-def test_only_views_that_the_mesh_explains_bend_it(views: tuple[list[Photo], list[Camera]]) -> None:
+def test_only_views_that_the_mesh_explains_bend_it(
+    views: tuple[list[Photo], list[Camera]], caplog: pytest.LogCaptureFixture
+) -> None:
     photos, cameras = views
     round_ball = ball((0.33, 0.33, 0.37), GREY)
     everything = range(6)
-    assert explained_views(round_ball, photos, cameras, everything, 0.6) == (0, 1, 2, 3, 4)
+    with caplog.at_level("WARNING"):
+        assert explained_views(round_ball, photos, cameras, everything, 0.6, "sleeps") == (0, 1, 2, 3, 4)
+    assert [record.getMessage().split(" by")[0] for record in caplog.records] == ["view 5: the mesh meets its mask"]
+    assert "(0.60 is asked for), so it sleeps" in caplog.text
     before = [silhouette_iou(photos[i], round_ball, cameras[i]) for i in range(5)]
     mesh, bent = fitted(round_ball, cloud(round_ball), photos, cameras, ByPhotos(), views=everything)
     after = [silhouette_iou(photos[i], mesh, cameras[i]) for i in range(5)]

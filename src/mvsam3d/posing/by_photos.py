@@ -6,6 +6,7 @@ painted with the wrong colours.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,6 +17,8 @@ from mvsam3d.meshing.splat_colours import photo_coloured
 from mvsam3d.meshing.warp import warped_cloud
 from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
+
+log = logging.getLogger(__name__)
 
 TextureFrom = Literal["photos", "model", "auto"]
 
@@ -51,10 +54,26 @@ class Painted:
 
 
 def explained_views(
-    mesh: Mesh, photos: Sequence[Photo], cameras: Sequence[Camera], views: Sequence[int], least: float
+    mesh: Mesh, photos: Sequence[Photo], cameras: Sequence[Camera], views: Sequence[int], least: float, without: str
 ) -> tuple[int, ...]:
-    """Which of the views have a silhouette IoU of `least` or more. Cameras have the object frame as their world."""
-    return tuple(i for i in views if silhouette_iou(photos[i], mesh, cameras[i]) >= least)
+    """Which of the views have a silhouette IoU of `least` or more; the others are named in a warning.
+
+    Args:
+        mesh: in the object frame.
+        photos: all there are.
+        cameras: theirs, with the object frame as world.
+        views: those that are asked about.
+        least: IoU.
+        without: what the others do not do, for the warning.
+    """
+    met = {i: silhouette_iou(photos[i], mesh, cameras[i]) for i in views}
+    for i, iou in met.items():
+        if iou < least:
+            name = photos[i].name
+            log.warning(
+                "view %s: the mesh meets its mask by %.2f only (%.2f is asked for), so it %s", name, iou, least, without
+            )
+    return tuple(i for i, iou in met.items() if iou >= least)
 
 
 def fitted(
@@ -69,7 +88,7 @@ def fitted(
     """Mesh and cloud bent alike by the outlines of those of the `views` that the mesh explains; as they are if there is none."""
     if not config.fit_outlines:
         return mesh, gaussians
-    views = explained_views(mesh, photos, cameras, views, config.explained)
+    views = explained_views(mesh, photos, cameras, views, config.explained, "does not bend the mesh")
     if not views:
         return mesh, gaussians
     found = fitted_to_outlines(mesh, [photos[i].mask for i in views], [cameras[i] for i in views], config.outlines)
@@ -99,7 +118,7 @@ def painted(
         return Painted(mesh, gaussians, (), 0.0)
     used = tuple(views)
     if config.texture == "auto":
-        used = explained_views(mesh, photos, cameras, views, config.well_met)
+        used = explained_views(mesh, photos, cameras, views, config.well_met, "gives no colours")
     if not used:
         return Painted(mesh, gaussians, (), 0.0)
     shown, placed = [photos[i] for i in used], [cameras[i] for i in used]

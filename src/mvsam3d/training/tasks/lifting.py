@@ -29,9 +29,9 @@ OBJECT = Cube(np.zeros(3), 1.0)
 class LiftingTraining:
     """What the network is shown."""
 
-    own_cube: float = 0.35
+    own_cube: float = 0.5
     """Share of samples in the object's own cube, turned by quarters about the vertical and mirrored. The others lie loosely around it."""
-    sides: tuple[float, float] = (1.0, 1.6)
+    sides: tuple[float, float] = (1.0, 1.3)
     """Smallest and largest side of a loose cube, the small ones more often: the hull of few views is larger than the object."""
     off_centre: float = 0.06
     """Standard deviation of a loose cube's centre."""
