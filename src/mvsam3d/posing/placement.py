@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # of the model's log odds that are tried
 BESIDE = 1.5  # cells from the shape's outline beyond which a pixel of the mask is left out by it
-ALLOWED = 0.035  # of the masks that the model's word may leave out
+HOLLOWED = 0.15  # of the volume that the model takes away at the least, where it is believed
+COST = 0.06  # of the masks that it may leave out, for a model that takes away everything; less in proportion
 LIMIT = 4.0  # of the model's log odds
 OTHER_SHAPE = 0.02  # of the logarithm of width / height: more than rounding of sizes makes
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
@@ -138,9 +139,10 @@ def with_model(
 ) -> tuple[KnownShape, float]:
     """The known shape with the model's word: log odds add up, the model's by the largest share that the outlines allow.
 
-    What no photo shows, a hollow say, the model alone knows, and it may say so as long as the whole still covers the masks, but for their
-    rims; a model that is wrong about the object takes away what photos show. Outside its frame the model says that nothing is there. What
-    masks show and nothing explains in the end is filled where it is likeliest.
+    What no photo shows, a hollow say, the model alone knows: it takes away much, and the whole still covers the masks but for their rims. A
+    model that is wrong about the object takes away what photos show, and one that takes away little knows nothing that they do not show:
+    neither is believed at all. Outside its frame the model says that nothing is there. What masks show and nothing explains in the end is
+    filled where it is likeliest.
 
     Args:
         shape: by the cameras.
@@ -161,8 +163,18 @@ def with_model(
     left_out = [
         float(uncovered(odds + share * model > 0, shape.cube, cameras, masks, BESIDE).mean()) for share in shares
     ]
-    share = max(s for s, lost in zip(shares, left_out, strict=True) if lost <= min(left_out) + ALLOWED)
-    log.info("share of the model: part of the masks left out: %s", dict(zip(shares, np.round(left_out, 4).tolist())))
+    volume = [int((odds + share * model > 0).sum()) for share in shares]
+    removed = [1 - left / max(volume[0], 1) for left in volume]
+    cost = [lost - min(left_out) for lost in left_out]
+    told = zip(shares, removed, cost, strict=True)
+    share = max((s for s, away, lost in told if away >= HOLLOWED and lost <= COST * away), default=0.0)
+    log.info(
+        "shares of the model %s: take away %s of the volume and leave out %s of the masks; %g is taken",
+        shares,
+        np.round(removed, 3).tolist(),
+        np.round(left_out, 4).tolist(),
+        share,
+    )
     odds = odds + share * model
     together = 1 / (1 + np.exp(-(covering(odds, shape.cube, cameras, masks, BESIDE) if fill else odds)))
     return replace(shape, probability=together), share
