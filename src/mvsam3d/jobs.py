@@ -29,7 +29,14 @@ from mvsam3d.models.checkpoints import DTYPES, Checkpoint, checkpoint_folder, op
 from mvsam3d.models.config import ModelConfig
 from mvsam3d.models.embeddings import EmbeddingCache, default_folder
 from mvsam3d.nn.precision import bf16_gain, use_fast_exact_matmul
-from mvsam3d.options import ReconstructionConfig, Reference, check_config, slat_sampling, structure_sampling
+from mvsam3d.options import (
+    ReconstructionConfig,
+    Reference,
+    check_config,
+    needs_all_cameras,
+    slat_sampling,
+    structure_sampling,
+)
 from mvsam3d.pipeline import reconstruct
 from mvsam3d.posing.by_photos import ByPhotos
 from mvsam3d.results import FORMATS, Format, RunFacts, write_results
@@ -363,10 +370,11 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     skipped = (*skipped, *copies)
     names = [photo.name for photo in photos]
     depth = None if job.depth is None else inspection.depth_of(job.depth, photos, scene=scene)
+    config = _config(job, size)
     cameras: tuple[Camera | None, ...] | None = None if depth is None else depth.cameras
     if job.cameras == "auto":
         cameras = _found_cameras(photos)
-        if cameras is not None and None in cameras and _needs_all_cameras(job, depth=depth is not None):
+        if cameras is not None and None in cameras and needs_all_cameras(config, depth=depth is not None):
             reason = "its camera was not found, and visibility, depth and --guidance False need one for each photo"
             lost = [photo for photo, camera in zip(photos, cameras, strict=True) if camera is None]
             skipped = (*skipped, *(SkippedView(photo.name, reason) for photo in lost))
@@ -378,16 +386,10 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
             cameras = photo_cameras(load_depth(job.cameras, names), photos)
         else:
             cameras = load_cameras(job.cameras, names)
-    config = _config(job, size)
     check_config(config, size, len(photos), cameras, depth=depth is not None)
     if job.extras.pose_optimisation is not None and depth is not None:
         inspection.check_measured(job.extras.pose_optimisation, photos, depth)
     return Inputs(tuple(photos), tuple(skipped), cameras, depth, config)
-
-
-def _needs_all_cameras(job: Job, *, depth: bool) -> bool:
-    """Whether a view without camera cannot take part."""
-    return depth or job.guidance is False or job.weights.stage2 in ("visibility", "mixed") or job.visibility_compat
 
 
 def _found_cameras(photos: Sequence[Photo]) -> tuple[Camera | None, ...] | None:

@@ -133,7 +133,7 @@ def check_config(
     if cameras is not None and None in cameras:
         if all(camera is None for camera in cameras):
             raise InvalidOption("no photo has a camera: give cameras, or leave them out altogether")
-        if config.guidance is False or needs_visibility(config.slat_weighting) or config.visibility_compat or depth:
+        if needs_all_cameras(config, depth=depth):
             raise InvalidOption(
                 "some photos have no camera: visibility, depth and a shape that cameras do not tell need one for each"
             )
@@ -147,6 +147,11 @@ def check_config(
         raise InvalidOption("weighting by visibility needs to know the cameras: give --cameras, or weigh by entropy")
     for how in (config.structure_weighting, config.slat_weighting):
         check_floor(how, views)
+
+
+def needs_all_cameras(config: ReconstructionConfig, *, depth: bool) -> bool:
+    """Whether a photo without a camera cannot take part among others that have one."""
+    return config.guidance is False or needs_visibility(config.slat_weighting) or config.visibility_compat or depth
 
 
 def structure_sampling(config: ReconstructionConfig, size: ModelConfig) -> StructureSampling:

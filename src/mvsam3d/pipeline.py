@@ -32,6 +32,7 @@ from mvsam3d.generation.structure_stage import sample_structure
 from mvsam3d.generation.visibility_compat import public_visibility
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
 from mvsam3d.generation.weighting import Evidence
+from mvsam3d.geometry.cameras import unscaled
 from mvsam3d.geometry.hull import Cube, silhouette_ious
 from mvsam3d.geometry.transforms import inverse
 from mvsam3d.geometry.voxels import all_cells
@@ -48,7 +49,7 @@ from mvsam3d.nn.sparse import SparseGrid, SparseTensor
 from mvsam3d.options import ReconstructionConfig, Reference, Stage, check_config, slat_sampling, structure_sampling
 from mvsam3d.posing.by_photos import fitted, painted
 from mvsam3d.posing.joint_search import FoundPoses, JointSearch, searched_together
-from mvsam3d.posing.placement import Placement, fitting_cameras, photo_cameras, placed_by_cameras, pose_of, unscaled
+from mvsam3d.posing.placement import Placement, fitting_cameras, photo_cameras, placed_by_cameras, pose_of
 from mvsam3d.posing.search import FoundPose, PoseSearch
 from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.types import (
@@ -261,18 +262,7 @@ def _placed_by_poses(
         return None
     cameras = [unscaled(camera) for camera in photo_cameras(photos, together, views, None, among=False)]
     try:
-        with models.at_work(*(["lifting"] if models.lifting is not None else [])):
-            placement = placed_by_cameras(
-                photos,
-                cameras,
-                models.lifting,
-                logits,
-                together,
-                views=tuple(range(len(photos))),
-                resolution=KNOWN_CELLS,
-                largest_share=config.model_share,
-                fill=False,
-            )
+        placement = _placed(models, photos, cameras, logits, together, config, tuple(range(len(photos))), fill=False)
     except InvalidOption as problem:  # cameras that are given would be wrong; found ones tell nothing
         log.info("poses found together are not used for the shape: %s", problem)
         return None
@@ -280,7 +270,7 @@ def _placed_by_poses(
     masks = [photo.mask for photo in photos]
     met = float(silhouette_ious(solid, Cube(np.zeros(3), 1.0), placement.cameras, masks).mean())
     before = photo_cameras(photos, alone, views, None, among=False)
-    first = float(np.mean([silhouette_iou(*one) for one in zip(photos, [mesh] * len(photos), before)]))
+    first = float(np.mean([silhouette_iou(photo, mesh, camera) for photo, camera in zip(photos, before, strict=True)]))
     kept = met > first - FORGIVEN
     log.info(
         "poses found together: the shape by them meets the masks by %.3f, the model's, laid over each photo alone, by %.3f: the %s is kept",
@@ -289,6 +279,34 @@ def _placed_by_poses(
         "former" if kept else "latter",
     )
     return placement if kept else None
+
+
+def _placed(
+    models: Models,
+    photos: Sequence[Photo],
+    cameras: Sequence[Camera | None],
+    logits: Float[Tensor, "x y z"],
+    poses: Sequence[Pose],
+    config: ReconstructionConfig,
+    views: tuple[int, ...],
+    *,
+    depths: Sequence[Float[np.ndarray, "_ _"]] | None = None,
+    fill: bool = True,
+) -> Placement:
+    """`placed_by_cameras`, with the lifting network at work if there is one."""
+    with models.at_work(*(["lifting"] if models.lifting is not None else [])):
+        return placed_by_cameras(
+            photos,
+            cameras,
+            models.lifting,
+            logits,
+            poses,
+            views=views,
+            resolution=KNOWN_CELLS,
+            largest_share=config.model_share,
+            depths=depths,
+            fill=fill,
+        )
 
 
 @dataclass(frozen=True)
@@ -370,18 +388,7 @@ def _sparse_structure(
         if same_units and pointmaps_p3d is not None:
             depths = [pointmaps_p3d[i][2].double().numpy() for i in kept]
         if cameras is not None and telling:
-            with models.at_work(*(["lifting"] if models.lifting is not None else [])):
-                placement = placed_by_cameras(
-                    photos,
-                    cameras,
-                    models.lifting,
-                    logits,
-                    poses,
-                    views=telling,
-                    resolution=KNOWN_CELLS,
-                    largest_share=config.model_share,
-                    depths=depths,
-                )
+            placement = _placed(models, photos, cameras, logits, poses, config, telling, depths=depths)
             agrees, share = placement.alignment.agreement, placement.share
             log.info("shape by %s, model agrees by %.2f, its share %g", placement.shape.source, agrees, share)
             logits = placement.logits(len(logits))

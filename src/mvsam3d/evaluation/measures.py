@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from mvsam3d.errors import BadFile, InvalidOption
-from mvsam3d.geometry.cameras import centre
+from mvsam3d.geometry.cameras import centre, unscaled
 from mvsam3d.types import Camera, Mesh
 
 MOST_MOVED = 2048  # points of the earth mover's distance: the assignment takes the cube of their number
@@ -236,10 +236,3 @@ def add_s(points: Float[np.ndarray, "point 3"], truth: Camera, answer: Camera) -
         points @ m[:3, :3].T + m[:3, 3] for m in (unscaled(truth).camera_from_world, unscaled(answer).camera_from_world)
     ]
     return float(cKDTree(placed[0]).query(placed[1])[0].mean())
-
-
-def unscaled(camera: Camera) -> Camera:
-    """The camera that shows the same and keeps the world's lengths."""
-    matrix = camera.camera_from_world.copy()
-    matrix[:3] /= np.cbrt(np.linalg.det(matrix[:3, :3]))
-    return Camera(camera.intrinsics, matrix, camera.width, camera.height)

@@ -1,6 +1,7 @@
 """Pinhole projection. Pixels are continuous: the first pixel covers [0, 1) x [0, 1), its centre is (0.5, 0.5)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +22,13 @@ def project(
     with np.errstate(divide="ignore", invalid="ignore"):  # depth 0: infinite pixels, told by the depth
         pixels = (points_camera @ camera.intrinsics.T)[..., :2] / depth[..., None]
     return pixels, depth
+
+
+def unscaled(camera: Camera) -> Camera:
+    """The camera that shows the same and keeps the world's lengths; `camera_from_world` may scale."""
+    matrix = camera.camera_from_world.copy()
+    matrix[:3] /= np.cbrt(np.linalg.det(matrix[:3, :3]))
+    return replace(camera, camera_from_world=matrix)
 
 
 def unproject(

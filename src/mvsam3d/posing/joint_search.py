@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2
 
-from mvsam3d.posing.search import FoundPose, Looker, PoseSearch
+from mvsam3d.posing.alignment import rotation_of
+from mvsam3d.posing.search import FoundPose, Looker, PoseSearch, Tried
 from mvsam3d.types import Camera, Mesh, Photo
 
 Box = tuple[int, int, int, int]
 Rotations = Float[np.ndarray, "pose 3 3"]
-Pairs = Mapping[
-    tuple[int, int], Float[np.ndarray, "a b"]
-]  # (i, j), i < j -> what poses a of view i and b of view j say together
+# (i, j), i < j -> what poses a of view i and b of view j say together
+Pairs = Mapping[tuple[int, int], Float[np.ndarray, "a b"]]
 FEWEST = 4  # photos: fewer can agree by chance
 MOST_SWEEPS = 20
 
@@ -91,11 +91,11 @@ def searched_together(
 
 
 def _candidates(
-    tried: Sequence[tuple[float, Float[np.ndarray, "4 4"]]], joint: JointSearch
+    tried: Sequence[Tried], joint: JointSearch
 ) -> tuple[Float[np.ndarray, "pose 4 4"], Float[np.ndarray, " pose"]]:
     """Of the poses that were tried those that fit best and are not alike, the best first, and their fits."""
     fits = np.array([fit for fit, _ in tried])
-    turns = [pose[:3, :3] / np.cbrt(np.linalg.det(pose[:3, :3])) for _, pose in tried]
+    turns = [rotation_of(pose) for _, pose in tried]
     alike = 1 + 2 * math.cos(math.radians(joint.apart))  # the trace of a turn by that angle
     kept: list[int] = []
     for i in np.argsort(-fits, kind="stable"):

@@ -66,9 +66,9 @@ def fitting_cameras(photos: Sequence[Photo], cameras: Sequence[Camera | None]) -
 
     Raises: InvalidOption: the cameras are in another convention.
     """
-    having = {i: of_photo(camera, photos[i]) for i, camera in enumerate(cameras) if camera is not None}
-    fitting = fitting_views([photos[i] for i in having], list(having.values()))
-    return tuple(list(having)[i] for i in fitting)
+    having = _of_photos(cameras, photos)
+    places = tuple(having)
+    return tuple(places[i] for i in fitting_views([photos[i] for i in places], list(having.values())))
 
 
 def placed_by_cameras(
@@ -99,7 +99,7 @@ def placed_by_cameras(
         fill: see `with_model`.
     Raises: InvalidOption: the cameras are all on one line.
     """
-    having = {i: of_photo(camera, photos[i]) for i, camera in enumerate(cameras) if camera is not None}
+    having = _of_photos(cameras, photos)
     world_from_level = level_world([having[i] for i in views])
     sized = {i: _moved(camera, world_from_level) for i, camera in having.items()}
     telling, masks = [sized[i] for i in views], [photos[i].mask for i in views]
@@ -160,11 +160,9 @@ def with_model(
     known = np.clip(shape.probability, LEAST_CHANCE, 1 - LEAST_CHANCE)
     odds = np.log(known / (1 - known))
     shares = [share for share in SHARES if share <= largest_share]
-    left_out = [
-        float(uncovered(odds + share * model > 0, shape.cube, cameras, masks, BESIDE).mean()) for share in shares
-    ]
-    volume = [int((odds + share * model > 0).sum()) for share in shares]
-    removed = [1 - left / max(volume[0], 1) for left in volume]
+    solids = [odds + share * model > 0 for share in shares]
+    left_out = [float(uncovered(solid, shape.cube, cameras, masks, BESIDE).mean()) for solid in solids]
+    removed = [1 - int(solid.sum()) / max(int(solids[0].sum()), 1) for solid in solids]
     cost = [lost - min(left_out) for lost in left_out]
     told = zip(shares, removed, cost, strict=True)
     share = max((s for s, away, lost in told if away >= HOLLOWED and lost <= COST * away), default=0.0)
@@ -178,6 +176,11 @@ def with_model(
     odds = odds + share * model
     together = 1 / (1 + np.exp(-(covering(odds, shape.cube, cameras, masks, BESIDE) if fill else odds)))
     return replace(shape, probability=together), share
+
+
+def _of_photos(cameras: Sequence[Camera | None], photos: Sequence[Photo]) -> dict[int, Camera]:
+    """Those that there are, each for its photo's own pixels, by their places."""
+    return {i: of_photo(camera, photos[i]) for i, camera in enumerate(cameras) if camera is not None}
 
 
 def of_photo(camera: Camera, photo: Photo) -> Camera:
@@ -204,13 +207,6 @@ def of_photo(camera: Camera, photo: Photo) -> Camera:
 def pose_of(camera_object: Camera) -> Pose:
     """The object's pose in a camera whose world is the object frame."""
     return pose_from_similarity(torch.from_numpy(camera_object.camera_from_world).float())
-
-
-def unscaled(camera: Camera) -> Camera:
-    """The camera with lengths of its world as its own."""
-    matrix = camera.camera_from_world.copy()
-    matrix[:3] /= np.cbrt(np.linalg.det(matrix[:3, :3]))
-    return replace(camera, camera_from_world=matrix)
 
 
 def photo_cameras(
@@ -244,8 +240,7 @@ def _moved(camera: Camera, world_from_new: Float[np.ndarray, "4 4"]) -> Camera:
 
 def _world_rotation(camera: Camera, pose: Pose) -> Float[np.ndarray, "3 3"]:
     """world_from_object rotation that a pose in one camera implies."""
-    matrix = camera_from_object(pose).double().numpy()[:3, :3]
-    rotation = matrix / np.cbrt(np.linalg.det(matrix))
-    scaled = camera.camera_from_world[:3, :3]
-    found: Float[np.ndarray, "3 3"] = (scaled / np.cbrt(np.linalg.det(scaled))).T @ rotation
+    found: Float[np.ndarray, "3 3"] = rotation_of(camera.camera_from_world).T @ rotation_of(
+        camera_from_object(pose).double().numpy()
+    )
     return found

@@ -174,8 +174,7 @@ def train_recipe(name: str, options: RunOptions, report: Report) -> None:
 
     Raises: InvalidOption: no such recipe, start, or part of the recipe, or CUDA without a GPU.
     """
-    recipe = _recipe(name)
-    recipe = recipe if options.seed is None else replace(recipe, seed=options.seed)
+    recipe = _recipe(name, options)
     if options.part not in (None, *recipe.parts):
         raise InvalidOption(f"--part {options.part}: the recipe {name} has {', '.join(recipe.parts)}")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -204,10 +203,12 @@ def _chosen_parts(recipe: Recipe, options: RunOptions) -> tuple[Part, ...]:
     return (options.part,) if options.part else recipe.parts
 
 
-def _recipe(name: str) -> Recipe:
+def _recipe(name: str, options: RunOptions) -> Recipe:
+    """With the seed of the call, which the checkpoint's card names too."""
     if name not in RECIPES:
         raise InvalidOption(f"no recipe {name!r}: there are {', '.join(RECIPES)}")
-    return RECIPES[name]
+    recipe = RECIPES[name]
+    return recipe if options.seed is None else replace(recipe, seed=options.seed)
 
 
 def _train_part(
@@ -458,7 +459,7 @@ def export_run(name: str, options: RunOptions, folder: Path) -> None:
 
     Raises: InvalidOption: no such recipe, one that makes no checkpoint, or a part is not trained yet.
     """
-    recipe = _recipe(name)
+    recipe = _recipe(name, options)
     if recipe.parts != PARTS:
         raise InvalidOption(
             f"--export: the recipe {name} makes no checkpoint folder; its weights are in {options.run}/{recipe.parts[0]}/{BASELINE_WEIGHTS}"
