@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from mvsam3d.errors import BadFile
 from mvsam3d.training import meshes
@@ -37,6 +38,18 @@ def test_solid_cube(resolution: int) -> None:  # closed form: centres nearer tha
     solid = solid_grid(textured(box((0.5, 0.5, 0.5))), resolution)
     out = np.maximum(np.abs(centres(resolution)) - 0.25, 0)
     np.testing.assert_array_equal(solid, np.linalg.norm(out, axis=-1) < SKIN / resolution)
+
+
+def test_solid_box_in_another_cube() -> None:  # closed form: the rule in that cube's cells, a part of the box beyond it
+    cube = np.eye(4)
+    cube[:3, :3], cube[:3, 3] = 1.2 * Rotation.from_rotvec([0.2, -0.3, 0.7]).as_matrix(), [0.1, -0.2, 0.05]
+    solid = solid_grid(textured(box((0.5, 0.9, 0.6))), 32, cube)
+    beyond = np.abs(centres(32) @ cube[:3, :3].T + cube[:3, 3]) - [0.25, 0.45, 0.3]
+    distance = np.linalg.norm(np.maximum(beyond, 0), axis=-1) + np.minimum(beyond.max(axis=-1), 0)
+    sure = np.abs(distance - SKIN * 1.2 / 32) > 1e-6
+    by_rule = distance < SKIN * 1.2 / 32
+    assert solid[sure & by_rule].all()
+    assert (solid & ~by_rule)[sure].sum() <= 8  # cells that only a corner of the box touches
 
 
 def test_solid_ball() -> None:

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from mvsam3d.errors import BadFile
 from mvsam3d.training import meshes, objects
+from mvsam3d.training.cubes import LooseCubes
 from mvsam3d.training.photos import photograph
 
 MESH_CLASS = -1  # of rows made from meshes, which have no class
@@ -52,6 +53,8 @@ class DataConfig:
     """Strength of the flaws of photos and masks, see `training.photos.photograph`."""
     same_light: float = 0.0
     """Share of the objects all of whose views are taken under one light, so that colours say where views meet on a surface."""
+    cubes: LooseCubes | None = None
+    """Cubes around each object whose solid grids are kept beside that of its own."""
 
 
 Kind = Literal["generated", "mesh", "held_out", "held_out_mesh"]
@@ -118,8 +121,8 @@ def _generated_row(seed: int, config: DataConfig) -> dict[str, np.ndarray]:
     thing = generated_object(seed, config)
     views = _views(partial(objects.render, thing), thing.hull, rng, config)
     samples = objects.surface_samples(thing, config.samples, rng)
-    solid = objects.solid_grid(thing, config.resolution)
-    return _pack(seed, objects.CLASS_NAMES.index(thing.name), solid, samples, views)
+    solid = partial(objects.solid_grid, thing, config.resolution)
+    return _pack(seed, objects.CLASS_NAMES.index(thing.name), solid(), samples, views) | _cubes(solid, seed, config)
 
 
 def _mesh_row(seed: int, config: DataConfig, folder: Path, split: str) -> dict[str, np.ndarray]:
@@ -131,7 +134,8 @@ def _mesh_row(seed: int, config: DataConfig, folder: Path, split: str) -> dict[s
     mesh = meshes.load_training_mesh(folder, records[number], rng if split == "train" else None)
     views = _views(partial(meshes.render, mesh), mesh.vertices, rng, config)
     samples = meshes.surface_samples(mesh, config.samples, rng)
-    return _pack(number, MESH_CLASS, meshes.solid_grid(mesh, config.resolution), samples, views)
+    solid = partial(meshes.solid_grid, mesh, config.resolution)
+    return _pack(number, MESH_CLASS, solid(), samples, views) | _cubes(solid, seed, config)
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,15 @@ def _pack(
     }
 
 
+def _cubes(solid: Callable[..., Bool[np.ndarray, "x y z"]], seed: int, config: DataConfig) -> dict[str, np.ndarray]:
+    """The loose cubes of an object and what is solid in them, if there are to be any."""
+    if config.cubes is None:
+        return {}
+    placed = config.cubes.draw(np.random.default_rng([seed, 4]))
+    grids = [np.packbits(solid(object_from_cube).reshape(-1)) for object_from_cube in placed]
+    return {"cubes": placed.astype(np.float32), "cube_solids": np.stack(grids)}
+
+
 Derive = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
@@ -262,14 +275,24 @@ class Shards:
 
     def solid_grid(self, number: int) -> Bool[np.ndarray, "x y z"]:
         """The solid grid of one row, as fine as the shard has it."""
-        bits = np.unpackbits(self.rows(np.array([number]), "solid")[0])
-        side = round(len(bits) ** (1 / 3))
-        return bits.reshape(side, side, side).astype(bool)
+        return _unpacked(self.rows(np.array([number]), "solid")[0])
+
+    def cubes(self, number: int) -> list[tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]]:
+        """The loose cubes of one row, object_from_cube and solid grid of each."""
+        placed = self.rows(np.array([number]), "cubes")[0].astype(np.float64)
+        grids = self.rows(np.array([number]), "cube_solids")[0]
+        return [(object_from_cube, _unpacked(bits)) for object_from_cube, bits in zip(placed, grids, strict=True)]
 
     def masks(self, numbers: np.ndarray, size: int) -> Bool[np.ndarray, "row view h w"]:
         """Masks, unpacked."""
         bits = np.unpackbits(self.rows(numbers, "mask"), axis=-1)[..., : size * size]
         return bits.reshape(*bits.shape[:-1], size, size).astype(bool)
+
+
+def _unpacked(packed: UInt8[np.ndarray, " byte"]) -> Bool[np.ndarray, "x y z"]:
+    bits = np.unpackbits(packed)
+    side = round(len(bits) ** (1 / 3))
+    return bits.reshape(side, side, side).astype(bool)
 
 
 def mapped(path: Path) -> dict[str, np.ndarray]:

@@ -228,20 +228,32 @@ def _fine_grid(vertices: np.ndarray, faces: np.ndarray, resolution: int) -> Fine
 SKIN = 0.35  # cells: as the generator's objects, a cell is solid if its centre is inside or so near the surface
 
 
-def solid_grid(mesh: TrainingMesh, resolution: int) -> Bool[np.ndarray, "x y z"]:
+def solid_grid(
+    mesh: TrainingMesh, resolution: int, object_from_cube: Float[np.ndarray, "4 4"] | None = None
+) -> Bool[np.ndarray, "x y z"]:
     """Solid cells, axes x, y, z; cell i covers [i, i + 1) / resolution - 0.5.
 
-    A cell is solid if the signed distance at its centre is below SKIN / resolution (the generator's rule). A cell that
-    the surface touches is solid too where none of its six neighbours is by that rule: so sheets without thickness, and
+    A cell is solid if the signed distance at its centre is below SKIN cells (the generator's rule). A cell that the
+    surface touches is solid too where none of its six neighbours is by that rule: so sheets without thickness, and
     rods thinner than a cell, stay. Inside is told by `_fine_grid` and, in the cells it leaves open, `signed_distance`.
+
+    Args:
+        mesh: in the object frame.
+        resolution: cells along an edge.
+        object_from_cube: similarity from the frame of the cells, where they fill [-0.5, 0.5]^3; the object's own if left out.
     """
+    placed = np.eye(4) if object_from_cube is None else object_from_cube
+    back = np.linalg.inv(placed)
     counts = np.zeros((resolution,) * 3, np.int32)
-    kernels.touch(_in_cells(mesh.vertices, resolution), mesh.faces, resolution, counts, np.empty(0, np.int32))
+    vertices = mesh.vertices.astype(np.float64) @ back[:3, :3].T + back[:3, 3]
+    kernels.touch(_in_cells(vertices, resolution), mesh.faces, resolution, counts, np.empty(0, np.int32))
     touched = counts > 0
     centres = (np.indices(touched.shape).transpose(1, 2, 3, 0) + 0.5) / resolution - 0.5
+    centres = centres @ placed[:3, :3].T + placed[:3, 3]
+    cell = float(np.cbrt(np.linalg.det(placed[:3, :3]))) / resolution
     solid = _look(mesh.fine.inside, centres)
     unclear = touched | _look(mesh.fine.surface, centres)
-    solid[unclear] = signed_distance(mesh, centres[unclear], limit=1.0 / resolution) < SKIN / resolution
+    solid[unclear] = signed_distance(mesh, centres[unclear], limit=cell) < SKIN * cell
     beside = np.pad(solid, 1)
     near = solid.copy()
     for axis in range(3):

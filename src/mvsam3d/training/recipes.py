@@ -29,6 +29,7 @@ from mvsam3d.models.view_tokens import ViewTokens
 from mvsam3d.models.voxel_baseline import VoxelBaseline, VoxelBaselineConfig, write_baseline
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.training.classes import SMALL_CLASSES
+from mvsam3d.training.cubes import LooseCubes
 from mvsam3d.training.data import DataConfig, Derive, ShardPlan, Shards, background_shards, make_shards, plans
 from mvsam3d.training.loop import LoopConfig, Run, Task, train
 from mvsam3d.training.meshes import load_mesh_index
@@ -88,7 +89,7 @@ class Recipe:
     held_out: int
     """Generated objects kept for measuring."""
     lifting_data: DataConfig
-    """What the lifting network is trained on: more views of an object, under one light as real ones are, and finer solids."""
+    """What the lifting network is trained on: more views of an object, under one light as real ones are, and loose cubes around it."""
     lifting_shards: int
     loops: Mapping[Part, LoopConfig]
     flow: FlowTraining = field(default_factory=FlowTraining)
@@ -106,7 +107,13 @@ SMALL_RECIPE = Recipe(
     slat_shards=10,
     held_out=200,
     lifting_data=DataConfig(
-        views=8, resolution=64, classes=SMALL_CLASSES, mesh_share=0.6, flaws=0.4, same_light=0.6, samples=64
+        views=8,
+        classes=SMALL_CLASSES,
+        mesh_share=0.6,
+        flaws=0.4,
+        same_light=0.6,
+        samples=64,
+        cubes=LooseCubes(count=6),
     ),
     lifting_shards=20,
     loops={
@@ -127,7 +134,7 @@ TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the res
     shards=1,
     slat_shards=2,
     held_out=2,
-    lifting_data=DataConfig(classes=("mug", "table"), objects=4, views=2, samples=64),
+    lifting_data=DataConfig(classes=("mug", "table"), objects=4, views=2, samples=64, cubes=LooseCubes()),
     lifting_shards=1,
     loops={part: replace(loop, steps=2, batch=2, evaluate_every=0) for part, loop in SMALL_RECIPE.loops.items()},
     flow=FlowTraining(views=(0.5, 0.5), decoded=1.0),

@@ -452,14 +452,21 @@ def surface_colour(obj: GeneratedObject, points: Float[np.ndarray, "point 3"]) -
     return kernels.colours(obj.tape, points)
 
 
-def solid_grid(obj: GeneratedObject, resolution: int) -> Bool[np.ndarray, "r r r"]:
+def solid_grid(
+    obj: GeneratedObject, resolution: int, object_from_cube: Float[np.ndarray, "4 4"] | None = None
+) -> Bool[np.ndarray, "r r r"]:
     """Which cells are solid, axes x, y, z.
 
     Cell i spans [i, i + 1) / resolution - 0.5 with its centre at (i + 0.5) / resolution - 0.5. It is solid if the
     signed distance at its centre is below 0.35 / resolution: inside, or so near that most sheets thinner than a cell
-    survive (two such limits make 0.7 cells).
+    survive (two such limits make 0.7 cells). With `object_from_cube`, a similarity, the cells are those of another cube.
     """
-    return kernels.solid(obj.tape, resolution, 0.35 / resolution)
+    if object_from_cube is None:
+        return kernels.solid(obj.tape, resolution, 0.35 / resolution)
+    centres = (np.indices((resolution,) * 3).reshape(3, -1).T + 0.5) / resolution - 0.5
+    placed = centres @ object_from_cube[:3, :3].T + object_from_cube[:3, 3]
+    cell = np.cbrt(np.linalg.det(object_from_cube[:3, :3])) / resolution
+    return np.asarray(kernels.distances(obj.tape, placed) < 0.35 * cell).reshape((resolution,) * 3)
 
 
 def surface_samples(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from mvsam3d.geometry.compiled import compiled
 from mvsam3d.geometry.hull import Cube, carved
 from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
+from mvsam3d.training.cubes import turned
 from mvsam3d.training.data import Shards
 from mvsam3d.training.tasks.structure_vae import dice_loss
 from mvsam3d.types import Camera
@@ -30,15 +30,8 @@ class LiftingTraining:
     """What the network is shown."""
 
     own_cube: float = 0.5
-    """Share of samples in the object's own cube, turned by quarters about the vertical and mirrored. The others lie loosely around it."""
-    sides: tuple[float, float] = (1.0, 1.3)
-    """Smallest and largest side of a loose cube, the small ones more often: the hull of few views is larger than the object."""
-    off_centre: float = 0.06
-    """Standard deviation of a loose cube's centre."""
-    any_up: float = 0.15
-    """Share of the loose cubes that are turned about any axis, as where up is not known; the others lean by some degrees."""
-    lean: float = 4.0
-    """Standard deviation of that, degrees."""
+    """Share of samples in the object's own cube; the others in one of the loose ones that the shard has. All are turned by quarters about
+    the vertical and mirrored."""
     wrong_cameras: float = 0.3
     """Share of samples whose cameras are all a little off."""
     turned: float = 1.0
@@ -51,7 +44,7 @@ class LiftingTraining:
 
 @dataclass(frozen=True)
 class LiftingBatch:
-    """Features of the views, and the share of each cell that is solid."""
+    """Features of the views, and which cells are solid (0 or 1)."""
 
     features: Float[Tensor, "batch view x y z feature"]
     solid: Float[Tensor, "batch x y z"]
@@ -76,31 +69,22 @@ class LiftingTask:
         count = int(rng.choice(len(chances), p=chances)) + 1
         samples = []
         for row in rows:
-            object_from_cube = self._cube(rng)
+            object_from_cube, solid = self._cube(int(row), rng)
             wrong = rng.random() < self.training.wrong_cameras
             off = [self._off(rng) if wrong else np.eye(4) for _ in range(count)]
-            samples.append(
-                sample(
-                    self.train, int(row), rng.permutation(total)[:count], object_from_cube, self.config.resolution, off
-                )
-            )
+            views = rng.permutation(total)[:count]
+            features = features_of(self.train, int(row), views, object_from_cube, self.config.resolution, off)
+            samples.append((features, solid))
         return stacked(samples)
 
-    def _cube(self, rng: np.random.Generator) -> Float[np.ndarray, "4 4"]:
-        """object_from_cube."""
-        matrix = np.eye(4)
+    def _cube(self, row: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]:
+        """object_from_cube, and the solid grid there."""
         if rng.random() < self.training.own_cube:
-            matrix[:3, :3] = Rotation.from_rotvec([0, 0, np.pi / 2 * rng.integers(4)]).as_matrix().round()
-            matrix[:3, 0] *= rng.choice([-1, 1])
-            return matrix
-        turn = Rotation.from_rotvec([0, 0, rng.uniform(0, 2 * np.pi)])
-        if rng.random() < self.training.any_up:
-            turn = Rotation.random(random_state=rng)
-        small, large = self.training.sides
-        lean = Rotation.from_rotvec(np.radians(self.training.lean) * rng.normal(size=3))
-        matrix[:3, :3] = (turn * lean).as_matrix() * (small + (large - small) * rng.random() ** 2)
-        matrix[:3, 3] = self.training.off_centre * rng.normal(size=3)
-        return matrix
+            cube, solid = np.eye(4), self.train.solid_grid(row)
+        else:
+            loose = self.train.cubes(row)
+            cube, solid = loose[int(rng.integers(len(loose)))]
+        return turned(cube, solid, int(rng.integers(4)), mirrored=bool(rng.integers(2)))
 
     def _off(self, rng: np.random.Generator) -> Float[np.ndarray, "4 4"]:
         """A small motion of the object before a camera."""
@@ -110,7 +94,7 @@ class LiftingTask:
         return matrix
 
     def loss(self, batch: LiftingBatch, noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Cross-entropy and Dice against the share of each cell that is solid."""
+        """Cross-entropy and Dice."""
         device = next(self.networks.parameters()).device
         logits = self.networks["network"](batch.features.to(device)).float()
         solid = batch.solid.to(device)
@@ -129,10 +113,11 @@ class LiftingTask:
             for count in sorted({1, min(2, total), min(4, total), total}):
                 found = []
                 for row in range(min(len(shards), MEASURED)):
-                    one = stacked([sample(shards, row, np.arange(count), np.eye(4), self.config.resolution)])
-                    truth = one.solid > 0.5
-                    solid = networks["network"](one.features.to(device)).cpu() > 0
-                    hull = torch.from_numpy(hull_of(shards, row, np.arange(count), self.config.resolution))[None]
+                    views = np.arange(count)
+                    features = features_of(shards, row, views, np.eye(4), self.config.resolution)
+                    truth = torch.from_numpy(shards.solid_grid(row))[None]
+                    solid = networks["network"](torch.from_numpy(features)[None].to(device)).cpu() > 0
+                    hull = torch.from_numpy(hull_of(shards, row, views, self.config.resolution))[None]
                     ours, its = occupancy_iou(solid, truth), occupancy_iou(hull, truth)
                     found.append([float(v) for v in (ours.solid, ours.surface, its.solid, its.surface)])
                 for key, value in zip(("iou", "surface", "hull_iou", "hull_surface"), np.mean(found, 0), strict=True):
@@ -140,22 +125,22 @@ class LiftingTask:
         return scores
 
 
-def sample(
+def features_of(
     shards: Shards,
     row: int,
     views: np.ndarray,
     object_from_cube: Float[np.ndarray, "4 4"],
     resolution: int,
-    off: list[Float[np.ndarray, "4 4"]] | None = None,
-) -> tuple[Float32[np.ndarray, "view x y z feature"], Float32[np.ndarray, "x y z"]]:
-    """Features of an object's views in a cube, and the share of each cell that is solid.
+    off: Sequence[Float[np.ndarray, "4 4"]] | None = None,
+) -> Float32[np.ndarray, "view x y z feature"]:
+    """Features of an object's views in a cube.
 
     Args:
         shards: of the object.
         row: its row.
         views: the views to show.
         object_from_cube: a similarity, maybe with a mirror, from the frame in which the cube is [-0.5, 0.5]^3.
-        resolution: cells along an edge; the shard's grids may be finer.
+        resolution: cells along an edge.
         off: for each view, motions of the object before its camera, by which the camera is taken to be wrong.
     """
     photos, masks, cameras = views_of(shards, row, views)
@@ -163,15 +148,12 @@ def sample(
         Camera(c.intrinsics, c.camera_from_world @ (off[i] if off else np.eye(4)) @ object_from_cube, c.width, c.height)
         for i, c in enumerate(cameras)
     ]
-    solid = shards.solid_grid(row)
-    target = np.zeros((resolution,) * 3, np.float32)
-    _resample(solid, object_from_cube, target)
-    return lifted(photos, masks, moved, resolution), target
+    return lifted(photos, masks, moved, resolution)
 
 
-def stacked(samples: list[tuple[np.ndarray, np.ndarray]]) -> LiftingBatch:
-    """A batch of samples with one number of views."""
-    features, solid = (torch.from_numpy(np.stack(values)) for values in zip(*samples, strict=True))
+def stacked(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> LiftingBatch:
+    """A batch of samples, features and solid grid of each, with one number of views."""
+    features, solid = (torch.from_numpy(np.stack(values).astype(np.float32)) for values in zip(*samples, strict=True))
     return LiftingBatch(features, solid)
 
 
@@ -190,19 +172,3 @@ def views_of(shards: Shards, row: int, views: np.ndarray) -> tuple[list[np.ndarr
     placed = shards.rows(np.array([row]), "camera_from_object")[0].astype(np.float64)
     cameras = [Camera(intrinsics[v], placed[v], size, size) for v in views]
     return [rgb[v] for v in views], [masks[v] for v in views], cameras
-
-
-@compiled
-def _resample(solid: np.ndarray, object_from_cube: np.ndarray, out: np.ndarray) -> None:
-    """Share of 3 x 3 x 3 points of each cell that are solid; nothing is outside the grid."""
-    n, r = solid.shape[0], out.shape[0]
-    m = object_from_cube
-    for i in range(3 * r):
-        for j in range(3 * r):
-            for o in range(3 * r):
-                a, b, c = (i + 0.5) / (3 * r) - 0.5, (j + 0.5) / (3 * r) - 0.5, (o + 0.5) / (3 * r) - 0.5
-                x = int(np.floor((m[0, 0] * a + m[0, 1] * b + m[0, 2] * c + m[0, 3] + 0.5) * n))
-                y = int(np.floor((m[1, 0] * a + m[1, 1] * b + m[1, 2] * c + m[1, 3] + 0.5) * n))
-                z = int(np.floor((m[2, 0] * a + m[2, 1] * b + m[2, 2] * c + m[2, 3] + 0.5) * n))
-                if 0 <= x < n and 0 <= y < n and 0 <= z < n and solid[x, y, z]:
-                    out[i // 3, j // 3, o // 3] += 1 / 27
