@@ -1,30 +1,83 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
-from mvsam3d.models.lifting import MASK, VIEW_FEATURES, LiftingConfig, LiftingNetwork, pooled
+from mvsam3d.models.lifting import (
+    MASK,
+    SPOT,
+    VIEW_FEATURES,
+    WINDOW_CHANNELS,
+    LiftedViews,
+    LiftingConfig,
+    LiftingNetwork,
+    SpotNetwork,
+    pooled,
+)
 
-SMALL = LiftingConfig(resolution=16, view_channels=4, fine_channels=8, channels=(8, 16))
+SMALL = LiftingConfig(
+    resolution=16, view_channels=4, fine_channels=8, channels=(8, 16), photo_channels=4, photo_widths=(8, 16)
+)
+COLOURS_ALONE = replace(SMALL, photo_channels=0)
 
 
-def network() -> LiftingNetwork:
+def network(config: LiftingConfig = SMALL) -> LiftingNetwork:
     torch.manual_seed(0)
-    made = LiftingNetwork(SMALL).eval()
+    made = LiftingNetwork(config).eval()
     with torch.no_grad():
         for parameter in made.parameters():  # residual blocks begin as the identity
             parameter.add_(0.1 * torch.randn_like(parameter))
     return made
 
 
-def features(views: int, side: int = 16) -> torch.Tensor:
-    values = torch.randn(2, views, side, side, side, VIEW_FEATURES, generator=torch.Generator().manual_seed(1))
-    values[..., MASK] = values[..., MASK].sigmoid()
-    return values
+def shown(views: int, side: int = 16) -> LiftedViews:
+    random = torch.Generator().manual_seed(1)
+    features = torch.randn(2, views, side, side, side, VIEW_FEATURES, generator=random)
+    features[..., MASK] = features[..., MASK].sigmoid()
+    windows = torch.randn(2, views, WINDOW_CHANNELS, 32, 32, generator=random)
+    return LiftedViews(features, windows, torch.randn(2, views, *(side // 2,) * 3, SPOT, generator=random))
+
+
+def chosen(views: LiftedViews, order: list[int]) -> LiftedViews:
+    return LiftedViews(views.features[:, order], views.windows[:, order], views.spots[:, order])
+
+
+@pytest.mark.parametrize("config", [SMALL, COLOURS_ALONE])
+@torch.no_grad()
+def test_order_of_views_is_nothing(config: LiftingConfig) -> None:
+    x, made = shown(3), network(config)
+    assert torch.allclose(made(x), made(chosen(x, [2, 0, 1])), atol=1e-5)
+    assert not torch.allclose(made(x), made(chosen(x, [0, 1, 1])), atol=1e-2)
 
 
 @torch.no_grad()
-def test_order_of_views_is_nothing() -> None:
-    x, made = features(3), network()
-    assert torch.allclose(made(x), made(x[:, [2, 0, 1]]), atol=1e-5)
-    assert not torch.allclose(made(x), made(x[:, [0, 1, 1]]), atol=1e-2)
+def test_photos_join_where_their_spots_are() -> None:
+    """Closed form: a network of spots that passes one feature on reads it where the spot lies, in the right view, and sees the depth."""
+    config = replace(SMALL, photo_channels=1, channels=(1, 1))
+    made = SpotNetwork(config)
+    first, last = made.layers[0], made.layers[2]
+    for layer in (first, last, made.out_layer):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    first.weight[0, 0], first.weight[0, -2], first.bias[0] = 1.0, 10.0, 30.0  # the photo's feature, ten times the depth
+    last.weight[0, 0] = 1.0
+    made.out_layer.weight[0, 0] = 1.0  # the mean over views
+    photos = torch.arange(2.0 * 4 * 4).view(2, 1, 4, 4)
+    spots = torch.zeros(1, 2, 1, 1, 1, SPOT)
+    spots[0, 0, ..., :2] = torch.tensor([-0.75, -0.75])  # middle of the first pixel
+    spots[0, 1, ..., :2] = torch.tensor([0.25, 0.75])  # third column, last row
+    spots[..., 2] = 0.5
+    told = made(photos, LiftedViews(torch.zeros(1, 2, 2, 2, 2, VIEW_FEATURES), photos[None], spots))
+    assert told.flatten().tolist() == pytest.approx([(0 + 16 + 3 * 4 + 2) / 2 + 5 + 30])
+
+
+@torch.no_grad()
+def test_a_photo_network_changes_nothing_at_first() -> None:
+    """Weights of a network without one go on where they were."""
+    torch.manual_seed(0)
+    plain, seeing = LiftingNetwork(COLOURS_ALONE), LiftingNetwork(SMALL)
+    seeing.load_state_dict(seeing.state_dict() | plain.state_dict())
+    assert torch.equal(seeing(shown(2)), plain(shown(2)))
 
 
 def test_statistics_of_views() -> None:
@@ -41,10 +94,13 @@ def test_statistics_of_views() -> None:
 def test_any_number_of_views_on_any_grid() -> None:
     made = network()
     for views, side in ((1, 16), (5, 8), (2, 24)):
-        assert made(features(views, side)).shape == (2, side, side, side)
+        assert made(shown(views, side)).shape == (2, side, side, side)
 
 
 def test_every_weight_learns() -> None:
     made = network().train()
-    made(features(2)).square().mean().backward()
+    logits, depth = made.with_depth(shown(2))
+    assert depth is not None
+    assert depth.shape == (2, 2, 8, 8)
+    (logits.square().mean() + depth.square().mean()).backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in made.parameters())

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mvsam3d.geometry.hull import Cube, distances_inside, outline_distance, soft_hull
-from mvsam3d.models.lifting import MASK, LiftingConfig, LiftingNetwork
+from mvsam3d.models.lifting import MASK, LiftedViews, LiftingConfig, LiftingNetwork
 from mvsam3d.posing.known_shape import BELIEVED, agreed_chance, known_shape, lifted_probability, tight_cube, upsampled
 from mvsam3d.types import Photo
 from tests.geometry.test_hull import AROUND, RADIUS, WHERE, cameras, shadow
@@ -56,7 +56,10 @@ def test_the_hull_takes_away_alone() -> None:
 def test_large_photos_are_shown_as_small_ones() -> None:
     """Law: the network sees about the same of a photo and of the same photo with three times the pixels."""
     torch.manual_seed(1)
-    made = LiftingNetwork(LiftingConfig(resolution=16, view_channels=4, fine_channels=4, channels=(8, 8))).eval()
+    config = LiftingConfig(16, view_channels=4, fine_channels=4, channels=(8, 8), photo_channels=4, photo_widths=(8, 8))
+    made = LiftingNetwork(config).eval()
+    assert made.spot is not None
+    torch.nn.init.normal_(made.spot.out_layer.weight)  # zero at first
     views = cameras(*AROUND[:3])
     small = [Photo(p.name, np.full((*p.mask.shape, 3), 90, np.uint8), p.mask) for p in photos()[:3]]
     zoom = np.diag([3.0, 3.0, 1.0])
@@ -90,8 +93,8 @@ def test_finer_grids_are_interpolated() -> None:
 class Covered(LiftingNetwork):
     """Says how many views cover a cell, and nothing else: the same from every heading."""
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return features[..., MASK].sum(1)
+    def forward(self, views: LiftedViews) -> torch.Tensor:
+        return views.features[..., MASK].sum(1)
 
 
 def test_what_is_asked_from_four_headings_comes_back_in_one_frame() -> None:

@@ -6,13 +6,15 @@ import torch
 
 from mvsam3d.geometry.occupancy import iou
 from mvsam3d.models.lifting import DISTANCE, MASK, LiftingConfig
+from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.cubes import LooseCubes, turned
 from mvsam3d.training.data import DataConfig, ShardPlan, Shards, generated_object, make_shard
 from mvsam3d.training.muon import Muon, orthogonalised
 from mvsam3d.training.objects import solid_grid
-from mvsam3d.training.tasks.lifting import LiftingTask, LiftingTraining, features_of, hull_of
+from mvsam3d.training.tasks.lifting import LiftingTask, LiftingTraining, hull_of, seen_in, surface_depths, views_of
+from mvsam3d.views.lifted import WINDOW_MARGIN, window_grid, window_size
 
-TINY = LiftingConfig(view_channels=4, fine_channels=4, channels=(8, 8))
+TINY = LiftingConfig(view_channels=4, fine_channels=4, channels=(8, 8), photo_channels=4, photo_widths=(8, 8))
 
 
 DATA = DataConfig(classes=("mug", "table"), objects=3, views=3, cubes=LooseCubes(count=2))
@@ -30,7 +32,7 @@ def test_lifted_views_and_target_lie_in_one_frame(shards: Shards) -> None:
     for row in range(3):
         own = (np.eye(4), shards.solid_grid(row))
         for cube, solid in (own, turned(*own, 1, mirrored=True), turned(*shards.cubes(row)[0], 3, mirrored=False)):
-            features = features_of(shards, row, np.arange(3), cube, 32)
+            features = seen_in(shards, row, np.arange(3), cube, 32).features[0].numpy()
             assert (features[..., MASK].min(0)[solid] > 0.5).mean() > 0.7  # masks err, and photos cut objects off
             assert (features[..., DISTANCE].max(0)[~solid] < 0.9).any()
             volume = solid.sum() * abs(np.linalg.det(cube[:3, :3]))
@@ -52,17 +54,41 @@ def test_a_turned_cube_is_the_cube_of_the_turned_frame(shards: Shards, quarters:
 def test_wrong_cameras_are_wrong_in_the_features_only(shards: Shards) -> None:
     moved = np.eye(4)
     moved[0, 3] = 0.1
-    right, wrong = (features_of(shards, 0, np.arange(2), np.eye(4), 32, off) for off in (None, [moved, np.eye(4)]))
-    assert (right[1] == wrong[1]).all()
-    assert not np.allclose(right[0], wrong[0])
+    right, wrong = (seen_in(shards, 0, np.arange(2), np.eye(4), 32, off) for off in (None, [moved, np.eye(4)]))
+    for kind in ("features", "spots"):
+        assert torch.equal(getattr(right, kind)[0, 1], getattr(wrong, kind)[0, 1])
+        assert not torch.allclose(getattr(right, kind)[0, 0], getattr(wrong, kind)[0, 0])
+    assert torch.equal(right.windows, wrong.windows)
+
+
+def test_depths_to_learn_are_on_the_surface(shards: Shards) -> None:
+    """Points at the depths that the windows' spots have lie on the solid's surface, by the cameras."""
+    for row in range(3):
+        solid = np.pad(shards.solid_grid(row), 1)
+        beside = np.zeros_like(solid)
+        for shift in np.ndindex(3, 3, 3):
+            beside |= np.roll(solid, np.array(shift) - 1, (0, 1, 2))
+        _, masks, cameras = views_of(shards, row, np.arange(3))
+        depths = surface_depths(shards, row, np.arange(3))
+        for found, mask, camera in zip(depths, masks, cameras, strict=True):
+            known = np.isfinite(found)
+            assert 0.05 < known.mean() < 0.95
+            size = window_size(camera, square_around(mask, WINDOW_MARGIN))
+            depth = found[known] * size + camera.camera_from_world[2, 3]
+            rays = np.concatenate([window_grid(mask, 24)[known], np.ones((known.sum(), 1))], 1)
+            points = rays @ np.linalg.inv(camera.intrinsics).T * depth[:, None]
+            back = np.linalg.inv(camera.camera_from_world)
+            cells = np.floor((points @ back[:3, :3].T + back[:3, 3] + 0.5) * 32).astype(int) + 1
+            assert beside[tuple(np.clip(cells, 0, 33).T)].mean() > 0.95
 
 
 def test_batches_depend_on_their_seed_alone(shards: Shards) -> None:
     task = LiftingTask(TINY, shards, {}, LiftingTraining())
     first, again, other = (task.draw(2, np.random.default_rng(seed)) for seed in (5, 5, 6))
-    assert torch.equal(first.features, again.features)
+    assert torch.equal(first.views.features, again.views.features)
+    assert torch.equal(first.views.windows, again.views.windows)
     assert torch.equal(first.solid, again.solid)
-    assert first.features.shape != other.features.shape or not torch.equal(first.features, other.features)
+    assert not torch.equal(first.views.windows[:, 0], other.views.windows[:, 0])
 
 
 def test_it_learns_three_objects(shards: Shards) -> None:
@@ -79,7 +105,7 @@ def test_it_learns_three_objects(shards: Shards) -> None:
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert set(parts) == {"entropy", "dice"}
+    assert set(parts) == {"entropy", "dice", "depth"}
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     scores = task.evaluate(task.networks)
     hull = torch.from_numpy(np.stack([hull_of(shards, row, np.arange(3), 32) for row in range(3)]))

@@ -2,9 +2,11 @@ import numpy as np
 
 from mvsam3d.geometry.cameras import centre, centred_intrinsics, project
 from mvsam3d.geometry.hull import outline_distance
+from mvsam3d.models.lifting import WINDOW
+from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera
-from mvsam3d.views.lifted import FARTHEST, lifted
+from mvsam3d.views.lifted import FARTHEST, WINDOW_MARGIN, lifted, lifted_views, window_grid, window_size
 
 SIDE = 40
 
@@ -70,3 +72,60 @@ def test_scaled_cameras_lift_the_same() -> None:
     grown = np.diag([3.0, 3.0, 3.0, 1.0]) @ cameras[0].camera_from_world
     scaled = lifted(photos, masks, [Camera(cameras[0].intrinsics, grown, SIDE, SIDE)], 8)
     assert np.allclose(scaled, lifted(photos, masks, cameras, 8), atol=1e-5)
+
+
+def test_spots_lie_in_the_window_where_the_cells_are() -> None:
+    """A photo whose colours are its pixels' places, drawn into the window: read at a cell's spot, they tell where it is seen."""
+    _, masks, cameras = scene(0.0, 70.0)
+    columns, rows = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
+    photo = np.stack([columns * 5, rows * 5, 0 * rows], -1).astype(np.uint8)
+    views = lifted_views([photo] * 2, masks, cameras, 16)
+    assert views.features.shape == (1, 2, 16, 16, 16, 9)
+    windows, spots = views.windows[0].numpy(), views.spots[0].numpy()
+    checked = 0
+    for view in range(2):
+        for cell in np.ndindex(8, 8, 8):
+            (column, row), depth = project(cameras[view], (np.array(cell) + 0.5) / 8 - 0.5)
+            x, y, beyond, _ = spots[view][cell]
+            assert np.isclose(beyond, depth - cameras[view].camera_from_world[2, 3], atol=1e-5)
+            if 14 < column < 31 and 10 < row < 28:  # off the outline
+                j, i = int((x + 1) / 2 * WINDOW), int((y + 1) / 2 * WINDOW)
+                place = (windows[view][:2, i, j] + 0.5) * 255 / 5 + 0.5
+                assert np.allclose(place, [column, row], atol=0.5)
+                assert windows[view][3, i, j] == 1
+                checked += 1
+    assert checked > 50
+    off = np.abs(spots[..., :2]).max(-1) > 1.0
+    assert off.any()
+    assert (
+        windows[:, :3][np.broadcast_to(windows[:, 3:] == 0, windows[:, :3].shape)].max() == 0
+    )  # nothing off the object
+
+
+def test_a_window_knows_its_size() -> None:
+    """Closed form: pinhole; the same in a world of other units but for those."""
+    _, masks, cameras = scene(0.0)
+    box = square_around(masks[0], WINDOW_MARGIN)
+    lens, pose = cameras[0].intrinsics, cameras[0].camera_from_world
+    assert np.isclose(window_size(cameras[0], box), 22 * 1.1 * 1.8 / lens[0, 0])
+    halved = Camera(lens, pose @ np.diag([0.5, 0.5, 0.5, 1]), SIDE, SIDE)  # of a cube half as large
+    assert np.isclose(window_size(halved, box), 2 * window_size(cameras[0], box))
+    assert np.isclose(
+        lifted_views([np.zeros((SIDE, SIDE, 3), np.uint8)], masks, cameras, 4).spots[..., 3],
+        window_size(cameras[0], box),
+    ).all()
+    grid = window_grid(masks[0], 4)
+    assert np.allclose(grid[0, 0], [box[0] + box[2] / 8, box[1] + box[2] / 8])
+    assert np.allclose(grid[3, 1], [box[0] + 3 * box[2] / 8, box[1] + 7 * box[2] / 8])
+
+
+def test_what_lies_behind_a_camera_is_in_no_window() -> None:
+    photos, masks, cameras = scene(0.0)
+    matrix = cameras[0].camera_from_world.copy()
+    matrix[2, 3] = 0.0
+    spots = lifted_views(photos, masks, [Camera(cameras[0].intrinsics, matrix, SIDE, SIDE)], 8).spots.numpy()
+    points = np.stack(np.meshgrid(*[(np.arange(4) + 0.5) / 4 - 0.5] * 3, indexing="ij"), -1)
+    behind = points @ matrix[2, :3] < 0
+    assert behind.any()
+    assert (np.abs(spots[0, 0][behind][:, :2]) >= 3).all()
+    assert np.isfinite(spots).all()

@@ -1,6 +1,7 @@
 """Lifting network: what photos show along known cameras, pooled over the views at each cell -> occupancy of the solid.
 
-Any number of views from 1, in any order. A U-Net of the structure VAE's blocks, with a thin path at the full grid.
+Any number of views from 1, in any order. A U-Net of the structure VAE's blocks, with a thin path at the full grid; what a small
+network sees in each photo joins at half the grid.
 """
 
 from __future__ import annotations
@@ -24,6 +25,25 @@ POOLED_BY_HAND = (
 )  # colour's mean and variance, distance's least and mean, mask's mean, place, number of views
 
 
+WINDOW = 96  # side of the square around the object that the photo network sees, in pixels
+WINDOW_CHANNELS = 4  # colours, 0 off the object, and mask
+# Of a cell of the half grid in a view: x and y in the window, [-1, 1]; depth from the cube's centre and size of the window, in cubes
+SPOT = 4
+
+
+@dataclass(frozen=True)
+class LiftedViews:
+    """What the network is given of the views of an object; `views.lifted` makes it."""
+
+    features: Float[Tensor, "batch view x y z feature"]
+    windows: Float[Tensor, "batch view channel h w"]
+    spots: Float[Tensor, "batch view x2 y2 z2 spot"]
+
+    def to(self, device: torch.device | str) -> LiftedViews:
+        """The same there."""
+        return LiftedViews(self.features.to(device), self.windows.to(device), self.spots.to(device))
+
+
 @dataclass(frozen=True)
 class LiftingConfig:
     """Size of the network."""
@@ -37,6 +57,10 @@ class LiftingConfig:
     """Width of each level of the U-Net, from half the full grid down; each level after the first halves the grid."""
     blocks: int = 1
     """Residual blocks of each level, on either way."""
+    photo_channels: int = 0
+    """Of what the photo network tells of each spot; 0: there is none, and colours and masks are all."""
+    photo_widths: tuple[int, ...] = (32, 64, 96)
+    """Width of each of its levels, from a quarter of the window's pixels down."""
 
 
 def pooled(
@@ -55,6 +79,81 @@ def pooled(
     return torch.cat([learned.mean(1), learned.amax(1), *known], -1)
 
 
+class PhotoBlock(nn.Module):
+    """x + two normed convolutions; starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, channels), nn.GroupNorm(8, channels)
+        self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Float[Tensor, "photo channel h w"]) -> Float[Tensor, "photo channel h w"]:
+        """Apply."""
+        out: Tensor = x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        return out
+
+
+class PhotoNetwork(nn.Module):
+    """A U-Net over the window of a photo: what each spot shows, and how far off it is."""
+
+    def __init__(self, config: LiftingConfig) -> None:
+        super().__init__()
+        widths = config.photo_widths
+        half = widths[0] // 2
+        self.stem = nn.Sequential(
+            nn.Conv2d(WINDOW_CHANNELS, half, 3, 2, 1), nn.SiLU(), nn.Conv2d(half, widths[0], 3, 2, 1)
+        )
+        self.down_levels = nn.ModuleList(PhotoBlock(width) for width in widths)
+        self.halved = nn.ModuleList(nn.Conv2d(finer, coarser, 2, 2) for finer, coarser in pairwise(widths))
+        self.middle_levels = nn.ModuleList([PhotoBlock(widths[-1])])
+        self.doubled = nn.ModuleList(nn.Conv2d(coarser, finer, 1) for finer, coarser in pairwise(widths))
+        self.up_levels = nn.ModuleList(PhotoBlock(width) for width in widths[:-1])
+        self.out_layer = nn.Conv2d(widths[0], config.photo_channels, 1)
+        self.depth_layer = nn.Conv2d(widths[0], 1, 1)
+
+    def forward(
+        self, windows: Float[Tensor, "photo channel h w"]
+    ) -> tuple[Float[Tensor, "photo out h4 w4"], Float[Tensor, "photo h4 w4"]]:
+        """Features, and depth of the surface behind the object's centre in sizes of the window (for training)."""
+        x = self.down_levels[0](self.stem(windows))
+        kept = [x]
+        for halved, level in zip(self.halved, self.down_levels[1:], strict=True):
+            x = level(halved(x))
+            kept.append(x)
+        for level in self.middle_levels:
+            x = level(x)
+        for level, doubled, finer in reversed(list(zip(self.up_levels, self.doubled, kept[:-1], strict=True))):
+            x = level(F.interpolate(doubled(x), scale_factor=2.0, mode="bilinear") + finer)
+        return self.out_layer(x), self.depth_layer(x)[:, 0]
+
+
+class SpotNetwork(nn.Module):
+    """What the photos' features say of each cell of the half grid, by where the cell is before each camera; mean and maximum over views."""
+
+    def __init__(self, config: LiftingConfig) -> None:
+        super().__init__()
+        known = config.photo_channels + VIEW_FEATURES + SPOT - 2
+        self.layers = nn.Sequential(nn.Linear(known, 48), nn.GELU(), nn.Linear(48, 32), nn.GELU())
+        self.out_layer = nn.Linear(64, config.channels[0])
+        nn.init.zeros_(self.out_layer.weight)
+        nn.init.zeros_(self.out_layer.bias)
+
+    def forward(
+        self, photos: Float[Tensor, "photo channel h w"], views: LiftedViews
+    ) -> Float[Tensor, "batch width x2 y2 z2"]:
+        """To be added to the U-Net's first level; zero at first."""
+        batch, count, *size, _ = views.features.shape
+        spots = views.spots.flatten(0, 1)
+        at = spots[..., :2].reshape(len(spots), -1, 1, 2)
+        seen = F.grid_sample(photos, at, align_corners=False)[..., 0].transpose(1, 2)
+        coarse = F.avg_pool3d(views.features.flatten(0, 1).permute(0, 4, 1, 2, 3), 2).flatten(2).transpose(1, 2)
+        told = self.layers(torch.cat([seen, coarse, spots[..., 2:].reshape(len(spots), -1, SPOT - 2)], -1))
+        told = told.view(batch, count, *(side // 2 for side in size), -1)
+        out: Tensor = self.out_layer(torch.cat([told.mean(1), told.amax(1)], -1)).permute(0, 4, 1, 2, 3)
+        return out
+
+
 class LiftingNetwork(nn.Module):
     """Features of the views at each cell -> logits of occupancy, inside included."""
 
@@ -71,19 +170,32 @@ class LiftingNetwork(nn.Module):
         self.to_fine = nn.Conv3d(widths[0], 8 * fine, 1)
         self.fine = conv3(fine, fine)
         self.out_layer = output_layer(fine, 1)
+        self.photo = PhotoNetwork(config) if config.photo_channels else None
+        self.spot = SpotNetwork(config) if config.photo_channels else None
 
     def _level(self, width: int) -> nn.Sequential:
         return nn.Sequential(*(ResBlock(width) for _ in range(self.config.blocks)))
 
-    def forward(self, features: Float[Tensor, "batch view x y z feature"]) -> Float[Tensor, "batch x y z"]:
-        """Logits; see `views.lifted` for the features."""
-        known = pooled(features, F.gelu(self.view_layer(features)))
+    def forward(self, views: LiftedViews) -> Float[Tensor, "batch x y z"]:
+        """Logits."""
+        return self.with_depth(views)[0]
+
+    def with_depth(
+        self, views: LiftedViews
+    ) -> tuple[Float[Tensor, "batch x y z"], Float[Tensor, "batch view h4 w4"] | None]:
+        """Logits, and what the photo network takes for the surface's depth, see there; None if there is none."""
+        known = pooled(views.features, F.gelu(self.view_layer(views.features)))
         x = fine = F.gelu(self.input_layer(known)).permute(0, 4, 1, 2, 3)  # channels last in memory already
-        kept = []
-        for halved, level in zip(self.halved, self.down_levels, strict=True):
+        x, depth = self.halved[0](x), None
+        if self.photo is not None and self.spot is not None:
+            photos, depth = self.photo(views.windows.flatten(0, 1))
+            x, depth = x + self.spot(photos, views), depth.unflatten(0, views.windows.shape[:2])
+        x = self.down_levels[0](x)
+        kept = [x]
+        for halved, level in zip(self.halved[1:], self.down_levels[1:], strict=True):
             x = level(halved(x))
             kept.append(x)
         for level, doubled, finer in reversed(list(zip(self.up_levels, self.doubled, kept[:-1], strict=True))):
             x = level(doubled(x) + finer)
         logits: Tensor = self.out_layer(self.fine(pixel_shuffle_3d(self.to_fine(x)) + fine))
-        return logits[:, 0]
+        return logits[:, 0], depth

@@ -17,7 +17,7 @@ from mvsam3d.geometry.depth_odds import depth_odds
 from mvsam3d.geometry.hull import Cube, cube_around, cube_of, in_cube_frame, soft_hull
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.types import Camera, Photo
-from mvsam3d.views.lifted import lifted
+from mvsam3d.views.lifted import lifted_views
 
 PIXELS_PER_CELL = 3.5  # of the object's cube in the photos shown to the lifting network, as it was trained
 TIGHT = 1.06  # side of the cube that the network is shown at last, in the object's longest sides as it found them first
@@ -127,8 +127,8 @@ def lifted_probability(
     logits = np.zeros((lifting.config.resolution,) * 3)
     for quarter in range(QUARTERS):
         turned = [replace(c, camera_from_world=c.camera_from_world @ _quarter_turn(quarter)) for c in placed]
-        features = torch.from_numpy(lifted(rgb, masks, turned, lifting.config.resolution))
-        said = lifting(features[None].to(device))[0].float().cpu().double().numpy()
+        views = lifted_views(rgb, masks, turned, lifting.config.resolution)
+        said = lifting(views.to(device))[0].float().cpu().double().numpy()
         logits += np.rot90(said, quarter, (0, 1)) / QUARTERS
     probability: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(math.log(BELIEVED / (1 - BELIEVED)) - logits))
     return probability

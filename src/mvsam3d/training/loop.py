@@ -81,7 +81,7 @@ def optimisers(networks: nn.Module, config: LoopConfig) -> list[torch.optim.Opti
     for name, parameter in networks.named_parameters():
         if parameter.requires_grad:
             of_block = parameter.ndim == 2 and "blocks." in name and min(parameter.shape) > 1
-            hidden = of_block or (parameter.ndim == 5 and "_levels." in name)
+            hidden = of_block or (parameter.ndim in (4, 5) and "_levels." in name)
             (matrices if hidden else rest).append(parameter)
     adam = torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     if not matrices:

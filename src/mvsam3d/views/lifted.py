@@ -4,16 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+import torch
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from mvsam3d.geometry.cameras import centre
 from mvsam3d.geometry.compiled import compiled
 from mvsam3d.geometry.hull import outline_distance
-from mvsam3d.models.lifting import VIEW_FEATURES
+from mvsam3d.geometry.voxels import all_cells, centres
+from mvsam3d.models.lifting import SPOT, VIEW_FEATURES, WINDOW, WINDOW_CHANNELS, LiftedViews
+from mvsam3d.rendering.framing import Box, square_around, square_intrinsics
 from mvsam3d.types import Camera
 
 FARTHEST = 4.0  # cells beyond which distances to the outline are cut
+WINDOW_MARGIN = 1.1  # side of the window in sides of the mask's box
+
+
+def lifted_views(
+    photos: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    masks: Sequence[Bool[np.ndarray, "_ _"]],
+    cameras_cube: Sequence[Camera],
+    resolution: int,
+) -> LiftedViews:
+    """All that the lifting network is given of an object, a batch of one; see `lifted`."""
+    windows = np.zeros((len(photos), WINDOW_CHANNELS, WINDOW, WINDOW), np.float32)
+    spots = np.zeros((len(photos), *(resolution // 2,) * 3, SPOT), np.float32)
+    for i, (photo, mask, camera) in enumerate(zip(photos, masks, cameras_cube, strict=True)):
+        box = square_around(mask, WINDOW_MARGIN)
+        windows[i], spots[i] = _window(photo, mask, box), _spots(camera, box, resolution // 2)
+    features = lifted(photos, masks, cameras_cube, resolution)
+    return LiftedViews(*(torch.from_numpy(values)[None] for values in (features, windows, spots)))
+
+
+def window_grid(mask: Bool[np.ndarray, "h w"], cells: int) -> Float[np.ndarray, "cells cells 2"]:
+    """Where in the photo the middles of a window's cells are: column and row."""
+    left, top, side = square_around(mask, WINDOW_MARGIN)
+    steps = (np.arange(cells) + 0.5) * side / cells
+    return np.stack(np.meshgrid(left + steps, top + steps), -1)
+
+
+def _window(
+    photo: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], box: Box
+) -> Float32[np.ndarray, "channel y x"]:
+    """The square of a photo, its object alone."""
+    shown = np.concatenate([(photo / np.float32(255) - np.float32(0.5)) * mask[..., None], mask[..., None]], -1)
+    to_window = square_intrinsics(np.eye(3), box, WINDOW)
+    to_window[:2, 2] += (to_window[0, 0] - 1) / 2  # OpenCV counts from the middle of the first pixel
+    window = cv2.warpAffine(shown.astype(np.float32), to_window[:2], (WINDOW, WINDOW), flags=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(window.transpose(2, 0, 1))
+
+
+def _spots(camera: Camera, box: Box, cells: int) -> Float32[np.ndarray, "x y z spot"]:
+    """Of the cells of a grid; those behind the camera lie outside the window."""
+    matrix = camera.camera_from_world
+    points = centres(all_cells(cells), cells).reshape(cells, cells, cells, 3).numpy()
+    placed = points @ matrix[:3, :3].T + matrix[:3, 3]
+    k = square_intrinsics(camera.intrinsics, box, 2) - np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])
+    depth = np.maximum(placed[..., 2:], 1e-9)
+    at = np.where(placed[..., 2:] > 1e-9, np.clip((placed @ k.T)[..., :2] / depth, -3, 3), -3.0)
+    length = np.cbrt(abs(np.linalg.det(matrix[:3, :3])))
+    beyond = (placed[..., 2:] - matrix[2, 3]) / length
+    size = np.full_like(beyond, window_size(camera, box))
+    return np.concatenate([at, beyond, size], -1).astype(np.float32)
+
+
+def window_size(camera: Camera, box: Box) -> float:
+    """Side of a square of the photo at the depth of the world's origin, in units of that world."""
+    matrix = camera.camera_from_world
+    focal = np.sqrt(abs(camera.intrinsics[0, 0] * camera.intrinsics[1, 1]))
+    return float(box[2] * max(matrix[2, 3], 1e-9) / focal / np.cbrt(abs(np.linalg.det(matrix[:3, :3]))))
 
 
 def lifted(

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from mvsam3d.geometry.hull import Cube, carved
 from mvsam3d.geometry.occupancy import occupancy_iou
-from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
+from mvsam3d.models.lifting import WINDOW, LiftedViews, LiftingConfig, LiftingNetwork
+from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.cubes import turned
 from mvsam3d.training.data import Shards
 from mvsam3d.training.tasks.structure_vae import dice_loss
 from mvsam3d.types import Camera
-from mvsam3d.views.lifted import lifted
+from mvsam3d.views.lifted import WINDOW_MARGIN, lifted_views, window_grid, window_size
 
 MEASURED = 48  # held-out objects of each kind
 OBJECT = Cube(np.zeros(3), 1.0)
@@ -44,10 +45,11 @@ class LiftingTraining:
 
 @dataclass(frozen=True)
 class LiftingBatch:
-    """Features of the views, and which cells are solid (0 or 1)."""
+    """Views, which cells are solid (0 or 1), and how far the surface is at the photo network's spots."""
 
-    features: Float[Tensor, "batch view x y z feature"]
+    views: LiftedViews
     solid: Float[Tensor, "batch x y z"]
+    depth: Float[Tensor, "batch view h4 w4"]  # see `surface_depths`
 
 
 class LiftingTask:
@@ -72,9 +74,9 @@ class LiftingTask:
             object_from_cube, solid = self._cube(int(row), rng)
             wrong = rng.random() < self.training.wrong_cameras
             off = [self._off(rng) if wrong else np.eye(4) for _ in range(count)]
-            views = rng.permutation(total)[:count]
-            features = features_of(self.train, int(row), views, object_from_cube, self.config.resolution, off)
-            samples.append((features, solid))
+            chosen = rng.permutation(total)[:count]
+            views = seen_in(self.train, int(row), chosen, object_from_cube, self.config.resolution, off)
+            samples.append((views, solid, surface_depths(self.train, int(row), chosen)))
         return stacked(samples)
 
     def _cube(self, row: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]:
@@ -94,13 +96,20 @@ class LiftingTask:
         return matrix
 
     def loss(self, batch: LiftingBatch, noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Cross-entropy and Dice."""
-        device = next(self.networks.parameters()).device
-        logits = self.networks["network"](batch.features.to(device)).float()
+        """Cross-entropy and Dice; where there is a photo network, the error of its depth beside them."""
+        network = self.networks["network"]
+        assert isinstance(network, LiftingNetwork)
+        device = next(network.parameters()).device
+        logits, depth = network.with_depth(batch.views.to(device))
         solid = batch.solid.to(device)
-        entropy = F.binary_cross_entropy_with_logits(logits, solid)
-        dice = dice_loss(logits[:, None], solid[:, None])
-        return entropy + dice, {"entropy": entropy, "dice": dice}
+        entropy = F.binary_cross_entropy_with_logits(logits.float(), solid)
+        dice = dice_loss(logits.float()[:, None], solid[:, None])
+        parts = {"entropy": entropy, "dice": dice}
+        if depth is not None:
+            wanted = batch.depth.to(device)
+            there = wanted.isfinite()
+            parts["depth"] = F.l1_loss(depth.float()[there], wanted[there])
+        return torch.stack(list(parts.values())).sum(), parts
 
     @torch.no_grad()
     def evaluate(self, networks: nn.Module) -> Mapping[str, float]:
@@ -114,9 +123,9 @@ class LiftingTask:
                 found = []
                 for row in range(min(len(shards), MEASURED)):
                     views = np.arange(count)
-                    features = features_of(shards, row, views, np.eye(4), self.config.resolution)
+                    seen = seen_in(shards, row, views, np.eye(4), self.config.resolution)
                     truth = torch.from_numpy(shards.solid_grid(row))[None]
-                    solid = networks["network"](torch.from_numpy(features)[None].to(device)).cpu() > 0
+                    solid = networks["network"](seen.to(device)).cpu() > 0
                     hull = torch.from_numpy(hull_of(shards, row, views, self.config.resolution))[None]
                     ours, its = occupancy_iou(solid, truth), occupancy_iou(hull, truth)
                     found.append([float(v) for v in (ours.solid, ours.surface, its.solid, its.surface)])
@@ -125,15 +134,15 @@ class LiftingTask:
         return scores
 
 
-def features_of(
+def seen_in(
     shards: Shards,
     row: int,
     views: np.ndarray,
     object_from_cube: Float[np.ndarray, "4 4"],
     resolution: int,
     off: Sequence[Float[np.ndarray, "4 4"]] | None = None,
-) -> Float32[np.ndarray, "view x y z feature"]:
-    """Features of an object's views in a cube.
+) -> LiftedViews:
+    """What an object's views show in a cube.
 
     Args:
         shards: of the object.
@@ -148,13 +157,33 @@ def features_of(
         Camera(c.intrinsics, c.camera_from_world @ (off[i] if off else np.eye(4)) @ object_from_cube, c.width, c.height)
         for i, c in enumerate(cameras)
     ]
-    return lifted(photos, masks, moved, resolution)
+    return lifted_views(photos, masks, moved, resolution)
 
 
-def stacked(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> LiftingBatch:
-    """A batch of samples, features and solid grid of each, with one number of views."""
-    features, solid = (torch.from_numpy(np.stack(values).astype(np.float32)) for values in zip(*samples, strict=True))
-    return LiftingBatch(features, solid)
+def surface_depths(shards: Shards, row: int, views: np.ndarray) -> Float32[np.ndarray, "view h4 w4"]:
+    """Depth of the surface behind the object's centre at the photo network's spots, in sizes of the window; nan where there is none."""
+    _, masks, cameras = views_of(shards, row, views)
+    maps = shards.rows(np.array([row]), "depth")[0][views]
+    out = np.full((len(views), WINDOW // 4, WINDOW // 4), np.nan, np.float32)
+    for found, mask, camera, depth in zip(out, masks, cameras, maps, strict=True):
+        at = np.floor(window_grid(mask, WINDOW // 4) * len(depth) / len(mask)).astype(int)
+        columns, rows = np.clip(at, 0, len(depth) - 1).transpose(2, 0, 1)
+        known = (at == np.stack([columns, rows], -1)).all(-1) & np.isfinite(depth[rows, columns])
+        size = window_size(camera, square_around(mask, WINDOW_MARGIN))
+        found[known] = (depth[rows, columns][known] - camera.camera_from_world[2, 3]) / size
+    return out
+
+
+def stacked(samples: Sequence[tuple[LiftedViews, np.ndarray, np.ndarray]]) -> LiftingBatch:
+    """A batch of samples (views, solid grid, depths) with one number of views."""
+    views, solid, depth = zip(*samples, strict=True)
+    return LiftingBatch(
+        LiftedViews(
+            *(torch.cat(part) for part in zip(*((v.features, v.windows, v.spots) for v in views), strict=True))
+        ),
+        torch.from_numpy(np.stack(solid).astype(np.float32)),
+        torch.from_numpy(np.stack(depth)),
+    )
 
 
 def hull_of(shards: Shards, row: int, views: np.ndarray, resolution: int) -> np.ndarray:
