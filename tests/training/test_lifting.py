@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mvsam3d.geometry.occupancy import iou
-from mvsam3d.models.lifting import DISTANCE, MASK, LiftingConfig
+from mvsam3d.models.lifting import DISTANCE, MASK, PHOTO_CELLS, LiftingConfig
 from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.cubes import LooseCubes, turned
 from mvsam3d.training.data import DataConfig, ShardPlan, Shards, generated_object, make_shard
@@ -75,7 +75,7 @@ def test_depths_to_learn_are_on_the_surface(shards: Shards) -> None:
             assert 0.05 < known.mean() < 0.95
             size = window_size(camera, square_around(mask, WINDOW_MARGIN))
             depth = found[known] * size + camera.camera_from_world[2, 3]
-            rays = np.concatenate([window_grid(mask, 24)[known], np.ones((known.sum(), 1))], 1)
+            rays = np.concatenate([window_grid(mask, PHOTO_CELLS)[known], np.ones((known.sum(), 1))], 1)
             points = rays @ np.linalg.inv(camera.intrinsics).T * depth[:, None]
             back = np.linalg.inv(camera.camera_from_world)
             cells = np.floor((points @ back[:3, :3].T + back[:3, 3] + 0.5) * 32).astype(int) + 1

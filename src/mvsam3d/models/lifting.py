@@ -24,8 +24,8 @@ POOLED_BY_HAND = (
     3 + 3 + 1 + 1 + 1 + 3 + 1
 )  # colour's mean and variance, distance's least and mean, mask's mean, place, number of views
 
-
 WINDOW = 96  # side of the square around the object that the photo network sees, in pixels
+PHOTO_CELLS = WINDOW // 4  # side of what it answers
 WINDOW_CHANNELS = 4  # colours, 0 off the object, and mask
 # Of a cell of the half grid in a view: x and y in the window, [-1, 1]; depth from the cube's centre and size of the window, in cubes
 SPOT = 4

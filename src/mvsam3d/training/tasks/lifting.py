@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mvsam3d.geometry.hull import Cube, carved
 from mvsam3d.geometry.occupancy import occupancy_iou
-from mvsam3d.models.lifting import WINDOW, LiftedViews, LiftingConfig, LiftingNetwork
+from mvsam3d.models.lifting import PHOTO_CELLS, LiftedViews, LiftingConfig, LiftingNetwork
 from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.cubes import turned
 from mvsam3d.training.data import Shards
@@ -164,9 +164,9 @@ def surface_depths(shards: Shards, row: int, views: np.ndarray) -> Float32[np.nd
     """Depth of the surface behind the object's centre at the photo network's spots, in sizes of the window; nan where there is none."""
     _, masks, cameras = views_of(shards, row, views)
     maps = shards.rows(np.array([row]), "depth")[0][views]
-    out = np.full((len(views), WINDOW // 4, WINDOW // 4), np.nan, np.float32)
+    out = np.full((len(views), PHOTO_CELLS, PHOTO_CELLS), np.nan, np.float32)
     for found, mask, camera, depth in zip(out, masks, cameras, maps, strict=True):
-        at = np.floor(window_grid(mask, WINDOW // 4) * len(depth) / len(mask)).astype(int)
+        at = np.floor(window_grid(mask, PHOTO_CELLS) * len(depth) / len(mask)).astype(int)
         columns, rows = np.clip(at, 0, len(depth) - 1).transpose(2, 0, 1)
         known = (at == np.stack([columns, rows], -1)).all(-1) & np.isfinite(depth[rows, columns])
         size = window_size(camera, square_around(mask, WINDOW_MARGIN))
