@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.evidence import Sight
@@ -14,8 +15,11 @@ from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import SAM3D, SMALL
 from mvsam3d.options import ReconstructionConfig, check_config, slat_sampling, structure_sampling
 from mvsam3d.pipeline import _placed_by_poses, reconstruct, reference_view, view_config
+from mvsam3d.posing.placement import photo_cameras
+from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, Mesh, Photo, Voxels
 from mvsam3d.views.prepare import prepare_views
+from tests.geometry.test_hull import HEIGHT, WIDTH, shadow
 
 
 def photo(name: str, covered: int) -> Photo:
@@ -186,3 +190,21 @@ def test_poses_found_together_are_left_where_they_tell_nothing(models, caplog: p
     assert "poses found together are not used for the shape: the cameras all look along one line" in caplog.text
     off = ReconstructionConfig(guidance=False)
     assert _placed_by_poses(photos, views, poses, poses, mesh, models, logits, off) is None
+
+
+def test_poses_found_together_tell_the_shape_where_it_meets_the_masks_as_well(models) -> None:
+    """A ball from four sides: beside a mesh that is too small its shape is taken, beside the ball itself the mesh stays."""
+    blank = Photo("blank", np.full((HEIGHT, WIDTH, 3), 128, np.uint8), np.ones((HEIGHT, WIDTH), bool))
+    poses = [
+        pose_from_camera(torch.from_numpy(look_at(angle, 20.0, 2.0)).float()) for angle in (0.0, 80.0, 190.0, 280.0)
+    ]
+    placed = photo_cameras([blank] * 4, poses, (), None, among=False)
+    photos = [replace(blank, name=str(i), mask=shadow(camera, 0.3, np.zeros(3))) for i, camera in enumerate(placed)]
+    views = prepare_views(photos, view_config(models.config), None)
+    logits = torch.full((32, 32, 32), -3.0)
+    logits[8:24, 8:24, 8:24] = 3.0
+    for radius, kept in ((0.15, True), (0.3, False)):
+        ball = trimesh.creation.icosphere(subdivisions=4, radius=radius)
+        mesh = Mesh(ball.vertices.astype(np.float32), ball.faces)
+        found = _placed_by_poses(photos, views, poses, poses, mesh, models, logits, ReconstructionConfig())
+        assert (found is not None) == kept

@@ -76,7 +76,6 @@ Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
 STAGES = ("views", "structure", "appearance", "mesh", "poses", "outlines", "texture")
 SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
 KNOWN_CELLS = 64  # along an edge of what known cameras show of the shape
-FORGIVEN = 0.025  # of the mean IoU of outlines, to poses that were found together
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
 
 
@@ -249,9 +248,9 @@ def _placed_by_poses(
     logits: Float[Tensor, "x y z"],
     config: ReconstructionConfig,
 ) -> Placement | None:
-    """The shape by the poses that were found together, as by given cameras, if it meets the masks about as well as the mesh does.
+    """The shape by the poses that were found together, as by given cameras, if it meets the masks as well as the mesh does.
 
-    The mesh has it easier: it is laid over each photo as if there were no others. Where even so it is much better, the poses are wrong.
+    The mesh has it easier: it is laid over each photo as if there were no others. Where it is better for that, the poses may be wrong.
 
     Such poses are off by some degrees, so that what they leave uncovered of the masks is not filled.
 
@@ -271,7 +270,7 @@ def _placed_by_poses(
     met = float(silhouette_ious(solid, Cube(np.zeros(3), 1.0), placement.cameras, masks).mean())
     before = photo_cameras(photos, alone, views, None, among=False)
     first = float(np.mean([silhouette_iou(photo, mesh, camera) for photo, camera in zip(photos, before, strict=True)]))
-    kept = met > first - FORGIVEN
+    kept = met >= first
     log.info(
         "poses found together: the shape by them meets the masks by %.3f, the model's, laid over each photo alone, by %.3f: the %s is kept",
         met,

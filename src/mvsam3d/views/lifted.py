@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from mvsam3d.geometry.cameras import centre
@@ -32,7 +32,7 @@ def lifted_views(
     spots = np.zeros((len(photos), *(resolution // 2,) * 3, SPOT), np.float32)
     for i, (photo, mask, camera) in enumerate(zip(photos, masks, cameras_cube, strict=True)):
         box = square_around(mask, WINDOW_MARGIN)
-        windows[i], spots[i] = _window(photo, mask, box), _spots(camera, box, resolution // 2)
+        windows[i], spots[i] = _window(photo, mask), _spots(camera, box, resolution // 2)
     features = lifted(photos, masks, cameras_cube, resolution)
     return LiftedViews(*(torch.from_numpy(values)[None] for values in (features, windows, spots)))
 
@@ -44,15 +44,14 @@ def window_grid(mask: Bool[np.ndarray, "h w"], cells: int) -> Float[np.ndarray, 
     return np.stack(np.meshgrid(left + steps, top + steps), -1)
 
 
-def _window(
-    photo: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], box: Box
-) -> Float32[np.ndarray, "channel y x"]:
+def _window(photo: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "channel y x"]:
     """The square of a photo, its object alone."""
     shown = np.concatenate([(photo / np.float32(255) - np.float32(0.5)) * mask[..., None], mask[..., None]], -1)
-    to_window = square_intrinsics(np.eye(3), box, WINDOW)
-    to_window[:2, 2] += (to_window[0, 0] - 1) / 2  # OpenCV counts from the middle of the first pixel
-    window = cv2.warpAffine(shown.astype(np.float32), to_window[:2], (WINDOW, WINDOW), flags=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(window.transpose(2, 0, 1))
+    h, w = mask.shape
+    at = torch.from_numpy(window_grid(mask, WINDOW) / (w, h) * 2 - 1).float()
+    values = torch.from_numpy(shown.astype(np.float32)).permute(2, 0, 1)[None]
+    window: Float32[np.ndarray, "channel y x"] = F.grid_sample(values, at[None], align_corners=False)[0].numpy()
+    return window
 
 
 def _spots(camera: Camera, box: Box, cells: int) -> Float32[np.ndarray, "x y z spot"]:
