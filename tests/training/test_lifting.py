@@ -6,13 +6,12 @@ import torch
 
 from mvsam3d.geometry.occupancy import iou
 from mvsam3d.models.lifting import DISTANCE, MASK, PHOTO_CELLS, LiftingConfig
-from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.cubes import LooseCubes, turned
 from mvsam3d.training.data import DataConfig, ShardPlan, Shards, generated_object, make_shard
 from mvsam3d.training.muon import Muon, orthogonalised
 from mvsam3d.training.objects import solid_grid
 from mvsam3d.training.tasks.lifting import LiftingTask, LiftingTraining, hull_of, seen_in, surface_depths, views_of
-from mvsam3d.views.lifted import WINDOW_MARGIN, window_grid, window_size
+from mvsam3d.views.lifted import window_grid, window_of, window_size
 
 TINY = LiftingConfig(view_channels=4, fine_channels=4, channels=(8, 8), photo_channels=4, photo_widths=(8, 8))
 
@@ -73,9 +72,9 @@ def test_depths_to_learn_are_on_the_surface(shards: Shards) -> None:
         for found, mask, camera in zip(depths, masks, cameras, strict=True):
             known = np.isfinite(found)
             assert 0.05 < known.mean() < 0.95
-            size = window_size(camera, square_around(mask, WINDOW_MARGIN))
+            size = window_size(camera, window_of(mask))
             depth = found[known] * size + camera.camera_from_world[2, 3]
-            rays = np.concatenate([window_grid(mask, PHOTO_CELLS)[known], np.ones((known.sum(), 1))], 1)
+            rays = np.concatenate([window_grid(window_of(mask), PHOTO_CELLS)[known], np.ones((known.sum(), 1))], 1)
             points = rays @ np.linalg.inv(camera.intrinsics).T * depth[:, None]
             back = np.linalg.inv(camera.camera_from_world)
             cells = np.floor((points @ back[:3, :3].T + back[:3, 3] + 0.5) * 32).astype(int) + 1

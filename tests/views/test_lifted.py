@@ -3,10 +3,9 @@ import numpy as np
 from mvsam3d.geometry.cameras import centre, centred_intrinsics, project
 from mvsam3d.geometry.hull import outline_distance
 from mvsam3d.models.lifting import WINDOW
-from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera
-from mvsam3d.views.lifted import FARTHEST, WINDOW_MARGIN, lifted, lifted_views, window_grid, window_size
+from mvsam3d.views.lifted import FARTHEST, lifted, lifted_views, window_grid, window_of, window_size
 
 SIDE = 40
 
@@ -103,7 +102,7 @@ def test_spots_lie_in_the_window_where_the_cells_are() -> None:
 def test_a_window_knows_its_size() -> None:
     """Closed form: pinhole; the same in a world of other units but for those."""
     _, masks, cameras = scene(0.0)
-    box = square_around(masks[0], WINDOW_MARGIN)
+    box = window_of(masks[0])
     lens, pose = cameras[0].intrinsics, cameras[0].camera_from_world
     assert np.isclose(window_size(cameras[0], box), 22 * 1.1 * 1.8 / lens[0, 0])
     halved = Camera(lens, pose @ np.diag([0.5, 0.5, 0.5, 1]), SIDE, SIDE)  # of a cube half as large
@@ -112,7 +111,7 @@ def test_a_window_knows_its_size() -> None:
         lifted_views([np.zeros((SIDE, SIDE, 3), np.uint8)], masks, cameras, 4).spots[..., 3],
         window_size(cameras[0], box),
     ).all()
-    grid = window_grid(masks[0], 4)
+    grid = window_grid(box, 4)
     assert np.allclose(grid[0, 0], [box[0] + box[2] / 8, box[1] + box[2] / 8])
     assert np.allclose(grid[3, 1], [box[0] + 3 * box[2] / 8, box[1] + 7 * box[2] / 8])
 

@@ -49,6 +49,13 @@ class Cube:
         return middles
 
 
+def quarter_turn(count: int) -> Float[np.ndarray, "4 4"]:
+    """From a cube's frame, turned about its vertical by so many quarters, to the frame itself."""
+    turn = np.eye(4)
+    turn[:2, :2] = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), count)
+    return turn
+
+
 def in_cube_frame(camera: Camera, cube: Cube) -> Camera:
     """The camera with the cube's frame as its world; `camera_from_world` then scales."""
     return Camera(camera.intrinsics, camera.camera_from_world @ cube.world_from_cube(), camera.width, camera.height)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 
 from mvsam3d.geometry.depth_odds import depth_odds
-from mvsam3d.geometry.hull import Cube, cube_around, cube_of, in_cube_frame, soft_hull
+from mvsam3d.geometry.hull import Cube, cube_around, cube_of, in_cube_frame, quarter_turn, soft_hull
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.types import Camera, Photo
 from mvsam3d.views.lifted import lifted_views
@@ -126,19 +126,12 @@ def lifted_probability(
     device = next(lifting.parameters()).device
     logits = np.zeros((lifting.config.resolution,) * 3)
     for quarter in range(QUARTERS):
-        turned = [replace(c, camera_from_world=c.camera_from_world @ _quarter_turn(quarter)) for c in placed]
+        turned = [replace(c, camera_from_world=c.camera_from_world @ quarter_turn(quarter)) for c in placed]
         views = lifted_views(rgb, masks, turned, lifting.config.resolution)
         said = lifting(views.to(device))[0].float().cpu().double().numpy()
         logits += np.rot90(said, quarter, (0, 1)) / QUARTERS
     probability: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(math.log(BELIEVED / (1 - BELIEVED)) - logits))
     return probability
-
-
-def _quarter_turn(count: int) -> Float[np.ndarray, "4 4"]:
-    """From a cube's frame, turned about its vertical by so many quarters, to the frame itself."""
-    turn = np.eye(4)
-    turn[:2, :2] = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), count)
-    return turn
 
 
 def _shrunk(

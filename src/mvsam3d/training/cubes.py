@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
+from mvsam3d.geometry.hull import quarter_turn
+
 
 @dataclass(frozen=True)
 class LooseCubes:
@@ -42,8 +44,7 @@ def turned(
     object_from_cube: Float[np.ndarray, "4 4"], solid: Bool[np.ndarray, "x y z"], quarters: int, *, mirrored: bool
 ) -> tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]:
     """The same cube with its frame mirrored in x, if so, and turned by quarters about z; the cells lie as before."""
-    turn = np.eye(4)
-    turn[:2, :2] = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarters)
+    turn = quarter_turn(quarters)
     cells = np.rot90(solid, -quarters, (0, 1))
     if mirrored:
         turn[:, 0] *= -1

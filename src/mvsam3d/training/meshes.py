@@ -20,6 +20,7 @@ from PIL import Image
 from mvsam3d.errors import BadFile
 from mvsam3d.rendering.meshes import corner_normals, face_normals, interpolate, rasterise, sample_texture
 from mvsam3d.training import mesh_kernels as kernels
+from mvsam3d.training.objects.program import SKIN
 from mvsam3d.training.objects.render import Light
 
 LONGEST_SIDE = 0.99  # as the generated objects: off the border of the cube
@@ -223,9 +224,6 @@ def _fine_grid(vertices: np.ndarray, faces: np.ndarray, resolution: int) -> Fine
         kernels.crossings(cells, faces, axis, crossings)
         kernels.vote(crossings, np.moveaxis(votes, ((axis + 1) % 3, (axis + 2) % 3, axis), (0, 1, 2)))
     return FineGrid(surface, (enclosed | (votes >= 2)) & ~surface)
-
-
-SKIN = 0.35  # cells: as the generator's objects, a cell is solid if its centre is inside or so near the surface
 
 
 def solid_grid(

@@ -31,24 +31,31 @@ def lifted_views(
     windows = np.zeros((len(photos), WINDOW_CHANNELS, WINDOW, WINDOW), np.float32)
     spots = np.zeros((len(photos), *(resolution // 2,) * 3, SPOT), np.float32)
     for i, (photo, mask, camera) in enumerate(zip(photos, masks, cameras_cube, strict=True)):
-        box = square_around(mask, WINDOW_MARGIN)
-        windows[i], spots[i] = _window(photo, mask), _spots(camera, box, resolution // 2)
+        box = window_of(mask)
+        windows[i], spots[i] = _window(photo, mask, box), _spots(camera, box, resolution // 2)
     features = lifted(photos, masks, cameras_cube, resolution)
     return LiftedViews(*(torch.from_numpy(values)[None] for values in (features, windows, spots)))
 
 
-def window_grid(mask: Bool[np.ndarray, "h w"], cells: int) -> Float[np.ndarray, "cells cells 2"]:
+def window_of(mask: Bool[np.ndarray, "h w"]) -> Box:
+    """The square of a photo that the photo network sees."""
+    return square_around(mask, WINDOW_MARGIN)
+
+
+def window_grid(box: Box, cells: int) -> Float[np.ndarray, "cells cells 2"]:
     """Where in the photo the middles of a window's cells are: column and row."""
-    left, top, side = square_around(mask, WINDOW_MARGIN)
+    left, top, side = box
     steps = (np.arange(cells) + 0.5) * side / cells
     return np.stack(np.meshgrid(left + steps, top + steps), -1)
 
 
-def _window(photo: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "channel y x"]:
+def _window(
+    photo: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], box: Box
+) -> Float32[np.ndarray, "channel y x"]:
     """The square of a photo, its object alone."""
     shown = np.concatenate([(photo / np.float32(255) - np.float32(0.5)) * mask[..., None], mask[..., None]], -1)
     h, w = mask.shape
-    at = torch.from_numpy(window_grid(mask, WINDOW) / (w, h) * 2 - 1).float()
+    at = torch.from_numpy(window_grid(box, WINDOW) / (w, h) * 2 - 1).float()
     values = torch.from_numpy(shown.astype(np.float32)).permute(2, 0, 1)[None]
     window: Float32[np.ndarray, "channel y x"] = F.grid_sample(values, at[None], align_corners=False)[0].numpy()
     return window

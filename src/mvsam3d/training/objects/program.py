@@ -15,6 +15,7 @@ from mvsam3d.training.objects.textures import Decal, Material
 
 Number = float | int
 Point = Sequence[Number] | Float[np.ndarray, " n"]
+SKIN = 0.35  # cells: one is solid if its centre is inside or so near the surface
 Matrix = Float64[np.ndarray, "3 3"]
 Op = Literal["union", "subtract", "intersect"]
 WarpKind = Literal["bend", "twist", "taper"]
@@ -462,11 +463,11 @@ def solid_grid(
     survive (two such limits make 0.7 cells). With `object_from_cube`, a similarity, the cells are those of another cube.
     """
     if object_from_cube is None:
-        return kernels.solid(obj.tape, resolution, 0.35 / resolution)
+        return kernels.solid(obj.tape, resolution, SKIN / resolution)
     centres = (np.indices((resolution,) * 3).reshape(3, -1).T + 0.5) / resolution - 0.5
     placed = centres @ object_from_cube[:3, :3].T + object_from_cube[:3, 3]
     cell = np.cbrt(np.linalg.det(object_from_cube[:3, :3])) / resolution
-    return np.asarray(kernels.distances(obj.tape, placed) < 0.35 * cell).reshape((resolution,) * 3)
+    return np.asarray(kernels.distances(obj.tape, placed) < SKIN * cell).reshape((resolution,) * 3)
 
 
 def surface_samples(

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from mvsam3d.geometry.hull import Cube, carved
 from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.models.lifting import PHOTO_CELLS, LiftedViews, LiftingConfig, LiftingNetwork
-from mvsam3d.rendering.framing import square_around
 from mvsam3d.training.cubes import turned
 from mvsam3d.training.data import Shards
 from mvsam3d.training.tasks.structure_vae import dice_loss
 from mvsam3d.types import Camera
-from mvsam3d.views.lifted import WINDOW_MARGIN, lifted_views, window_grid, window_size
+from mvsam3d.views.lifted import lifted_views, window_grid, window_of, window_size
 
 MEASURED = 48  # held-out objects of each kind
 OBJECT = Cube(np.zeros(3), 1.0)
@@ -166,11 +165,11 @@ def surface_depths(shards: Shards, row: int, views: np.ndarray) -> Float32[np.nd
     maps = shards.rows(np.array([row]), "depth")[0][views]
     out = np.full((len(views), PHOTO_CELLS, PHOTO_CELLS), np.nan, np.float32)
     for found, mask, camera, depth in zip(out, masks, cameras, maps, strict=True):
-        at = np.floor(window_grid(mask, PHOTO_CELLS) * len(depth) / len(mask)).astype(int)
+        box = window_of(mask)
+        at = np.floor(window_grid(box, PHOTO_CELLS) * len(depth) / len(mask)).astype(int)
         columns, rows = np.clip(at, 0, len(depth) - 1).transpose(2, 0, 1)
         known = (at == np.stack([columns, rows], -1)).all(-1) & np.isfinite(depth[rows, columns])
-        size = window_size(camera, square_around(mask, WINDOW_MARGIN))
-        found[known] = (depth[rows, columns][known] - camera.camera_from_world[2, 3]) / size
+        found[known] = (depth[rows, columns][known] - camera.camera_from_world[2, 3]) / window_size(camera, box)
     return out
 
 
