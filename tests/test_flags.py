@@ -148,9 +148,9 @@ DEPTH, BARE, BROKEN = (f"--da3_output {folder}/da3_output.npz" for folder in ("d
         ("--stage1_entropy_layer 24", ("--stage1-entropy-layer 24", "0 to 3")),
         ("--stage1_entropy_layer -1", ("--stage1-entropy-layer -1", "0 to 3")),
         ("--stage2_attention_layer 24", ("--stage2-attention-layer 24", "0 to 3")),
-        ("--save_attention --attention_layers 24", ("--attention-layers", "24", "0 to 3")),
-        ("--save_attention --attention_layers -5", ("-5", "0 to 3")),
-        ("--save_attention --attention_layers 1,two", ("'two'",)),
+        ("--cameras none --save_attention --attention_layers 24", ("--attention-layers", "24", "0 to 3")),
+        ("--cameras none --save_attention --attention_layers -5", ("-5", "0 to 3")),
+        ("--cameras none --save_attention --attention_layers 1,two", ("'two'",)),
         ("--weighting entropy --stage2_attention_step 1", ("step 1", "0 to 0")),
         ("--weighting entropy --stage2_min_weight 0.5", ("0.5", "0.3333")),
         (
@@ -270,6 +270,14 @@ def test_weights_of_the_public_script() -> None:
     assert (weights.stage1, weights.stage2) == ("entropy", "mean")
     weights = job_from_flags(Reconstruct(photos, weighting="visibility")).weights
     assert (weights.stage1, weights.stage2) == ("mean", "visibility")  # stage 1 has no voxels that cameras could see
+
+
+def test_cameras_are_looked_for_where_that_can_help_unless_a_flag_says_otherwise() -> None:
+    photos = Path("photos")
+    assert job_from_flags(Reconstruct(photos)).cameras == "if_possible"
+    assert job_from_flags(Reconstruct(photos, cameras="auto")).cameras == "auto"
+    assert job_from_flags(Reconstruct(photos, cameras="none")).cameras is None
+    assert job_from_flags(Reconstruct(photos, cameras="c.json")).cameras == Path("c.json")
 
 
 @pytest.mark.parametrize(

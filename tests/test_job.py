@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +26,23 @@ from mvsam3d.io.glb import read_glb
 from mvsam3d.io.ply import read_ply
 from mvsam3d.io.runs import read_params
 from mvsam3d.io.scenes import read_scene
-from mvsam3d.jobs import SHARES, Job, Loaded, ViewWeights, chosen_dtype, planned, run_job, share_done
+from mvsam3d.jobs import (
+    SHARES,
+    Job,
+    Loaded,
+    ViewWeights,
+    check_job,
+    chosen_dtype,
+    planned,
+    read_inputs,
+    run_job,
+    share_done,
+)
 from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_checkpoint
+from mvsam3d.models.config import SMALL
 from mvsam3d.results import RunFacts, metres_per_unit
 from mvsam3d.training.objects import look_at
-from mvsam3d.types import Camera, GaussianCloud, InWorld, Mesh, Reconstruction, Voxels
+from mvsam3d.types import Camera, GaussianCloud, InWorld, Mesh, Photo, Reconstruction, Voxels
 from tests.toy_scene import SIDE, write_depth, write_photos
 from tests.toy_scene import views as toy_views
 
@@ -199,6 +212,40 @@ def test_no_camera_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [view["name"] for view in report["views"]] == list("0123")
     assert report["world"] is None
     assert "Going on without cameras" in (tmp_path / "none" / "inference.log").read_text()
+
+
+def test_cameras_are_looked_for_unless_something_speaks_against_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The command line's way where --cameras is left out."""
+    looked = []
+
+    def refuse(photos: Sequence[Photo]) -> None:
+        looked.append(len(photos))
+        raise NoCameras("no cameras that can be believed.")
+
+    monkeypatch.setattr("mvsam3d.perception.structure_from_motion.find_cameras", refuse)
+    job = Job(SCENE, tmp_path / "out", cameras="if_possible")
+    assert read_inputs(job, SMALL).cameras is None
+    assert looked == [4]
+    assert "Going on without cameras" in caplog.text
+    read_inputs(replace(job, views=("0", "1")), SMALL)
+    read_inputs(replace(job, guidance=False), SMALL)
+    read_inputs(job, replace(SMALL, lifting=None))  # as of the public checkpoints
+    read_inputs(replace(job, cameras=None), SMALL)
+    assert looked == [4]
+    assert "pycolmap" not in caplog.text
+    monkeypatch.setattr("mvsam3d.jobs.find_spec", lambda name: None)
+    read_inputs(job, SMALL)
+    assert looked == [4]
+    assert 'pip install "mvsam3d[pose]"' in caplog.text
+
+
+def test_cameras_that_nobody_asked_for_are_not_counted_on(tmp_path: Path) -> None:
+    job = Job(SCENE, tmp_path / "out", cameras="auto", weights=ViewWeights(stage2="visibility"))
+    check_job(job)
+    with pytest.raises(InvalidOption, match="--cameras"):
+        check_job(replace(job, cameras="if_possible"))
 
 
 def test_a_view_of_another_object_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,9 +125,10 @@ class Reconstruct:
     object_entropy: bool = False
     """Leave patches without object out of the entropy; the public system counts the background."""
 
-    cameras: str = "none"
+    cameras: str | None = None
     """Cameras of the photos: an npz of Depth Anything 3, cameras.json, transforms.json, the folder of a COLMAP model; auto looks for them
-    in the photos (extra "pose"; see `mvsam3d cameras`); none. They tell shape and poses, and where photos see the surface."""
+    in the photos (extra "pose"; see `mvsam3d cameras`); none. They tell shape and poses, and where photos see the surface. Left out: auto
+    with three photos or more, if the extra is installed, unless --da3-output is given."""
     metric_cameras: bool = False
     """The cameras' lengths are metres: result.glb is then in metres too."""
     scale_length: float | None = None
@@ -299,8 +300,10 @@ def _extras(flags: Reconstruct) -> Extras:
     )
 
 
-def _cameras(text: str) -> Path | Literal["auto"] | None:
+def _cameras(text: str | None) -> Path | Literal["auto", "if_possible"] | None:
     match text:
+        case None:
+            return "if_possible"
         case "none":
             return None
         case "auto":

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -37,6 +38,7 @@ from mvsam3d.options import (
     slat_sampling,
     structure_sampling,
 )
+from mvsam3d.perception.camera_gate import CameraGate
 from mvsam3d.pipeline import reconstruct
 from mvsam3d.posing.by_photos import ByPhotos
 from mvsam3d.results import FORMATS, Format, RunFacts, write_results
@@ -124,8 +126,9 @@ class Job:
     device: str = "cpu"
     fusion: Literal["joint", "velocity"] | None = None
     weights: ViewWeights = field(default_factory=ViewWeights)
-    cameras: Path | Literal["auto"] | None = None
-    """File or folder of cameras, see `io.cameras`; auto: found in the photos, see `perception.structure_from_motion`."""
+    cameras: Path | Literal["auto", "if_possible"] | None = None
+    """File or folder of cameras, see `io.cameras`; auto: found in the photos, see `perception.structure_from_motion`; if_possible: so,
+    unless `_worth_looking` says no."""
     depth: Path | None = None
     """da3_output.npz: point maps, and cameras if none are given."""
     sight: Sight = field(default_factory=Sight)
@@ -228,7 +231,8 @@ def check_job(job: Job) -> None:
             raise InvalidOption(f"{name!r} is no name of an object or view: give names, no paths, with commas between")
     if len(set(names)) < len(names):
         raise InvalidOption(f"objects {job.object_name}: name each only once")
-    placed = job.cameras is not None or job.depth is not None
+    sure = job.cameras not in (None, "if_possible")
+    placed = sure or job.depth is not None
     if job.weights.stage2 in ("visibility", "mixed") and not placed:
         raise InvalidOption(
             f"--stage2-weight-source (or --weighting) {job.weights.stage2} needs cameras: give --da3-output da3_output.npz (made by "
@@ -251,9 +255,9 @@ def check_job(job: Job) -> None:
         )
     if job.metric_cameras and job.scale_length is not None:
         raise InvalidOption("--metric-cameras and --scale-length both tell the object's size: choose one of them")
-    if job.metric_cameras and (job.cameras is None or job.cameras == "auto"):
+    if job.metric_cameras and (not sure or job.cameras == "auto"):
         raise InvalidOption("--metric-cameras says that given cameras are in metres: give their file with --cameras")
-    if job.sight.depth and (job.depth is None or job.cameras is not None):
+    if job.sight.depth and (job.depth is None or sure):
         raise InvalidOption(
             "--visibility-depth needs depth and cameras of one source: give --da3-output, and no --cameras"
         )
@@ -327,7 +331,7 @@ def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several
         torch.Generator().manual_seed(job.seed),
         pointmaps_p3d=None if depth is None else depth.pointmaps_p3d,
         cameras=inputs.cameras,
-        same_units=depth is not None and job.cameras is None,
+        same_units=depth is not None and job.cameras in (None, "if_possible"),
         observers=watching,
         progress=tell,
     )
@@ -372,7 +376,9 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     depth = None if job.depth is None else inspection.depth_of(job.depth, photos, scene=scene)
     config = _config(job, size)
     cameras: tuple[Camera | None, ...] | None = None if depth is None else depth.cameras
-    if job.cameras == "auto":
+    if job.cameras == "if_possible":  # what is wrong without cameras is told before time is spent on them
+        check_config(config, size, len(photos), cameras, depth=depth is not None)
+    if job.cameras == "auto" or (job.cameras == "if_possible" and _worth_looking(job, size, len(photos))):
         cameras = _found_cameras(photos)
         if cameras is not None and None in cameras and needs_all_cameras(config, depth=depth is not None):
             reason = "its camera was not found, and visibility, depth and --guidance False need one for each photo"
@@ -381,7 +387,7 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
             having = [i for i, camera in enumerate(cameras) if camera is not None]
             photos, cameras = tuple(photos[i] for i in having), tuple(cameras[i] for i in having)
             depth = None if depth is None else depth.of(having)
-    elif job.cameras is not None:
+    elif isinstance(job.cameras, Path):
         if job.cameras.suffix.lower() == ".npz":
             cameras = photo_cameras(load_depth(job.cameras, names), photos)
         else:
@@ -390,6 +396,20 @@ def read_inputs(job: Job, size: ModelConfig, *, scene: bool = False) -> Inputs:
     if job.extras.pose_optimisation is not None and depth is not None:
         inspection.check_measured(job.extras.pose_optimisation, photos, depth)
     return Inputs(tuple(photos), tuple(skipped), cameras, depth, config)
+
+
+def _worth_looking(job: Job, size: ModelConfig, photos: int) -> bool:
+    """Whether to look for cameras that nobody asked for: where they would tell the shape of a model that was trained for that, three
+    photos or more may have some, and pycolmap is there to find them."""
+    if job.depth is not None or job.guidance is False or size.lifting is None or photos < CameraGate.views:
+        return False
+    if find_spec("pycolmap") is None:
+        log.warning(
+            'cameras are not looked for in the photos, and the shape may be worse for it: pip install "mvsam3d[pose]" brings what '
+            "that takes (--cameras none: this is meant so)"
+        )
+        return False
+    return True
 
 
 def _found_cameras(photos: Sequence[Photo]) -> tuple[Camera | None, ...] | None:
