@@ -71,13 +71,26 @@ def test_photos_join_where_their_spots_are() -> None:
     assert told.flatten().tolist() == pytest.approx([(0 + 16 + 3 * 4 + 2) / 2 + 5 + 30])
 
 
+@pytest.mark.parametrize("larger", [SMALL, replace(COLOURS_ALONE, blocks=2), replace(COLOURS_ALONE, fine_blocks=2)])
 @torch.no_grad()
-def test_a_photo_network_changes_nothing_at_first() -> None:
-    """Weights of a network without one go on where they were."""
+def test_what_a_larger_network_has_more_changes_nothing_at_first(larger: LiftingConfig) -> None:
+    """Weights of a network without photo network or later blocks go on where they were."""
     torch.manual_seed(0)
-    plain, seeing = LiftingNetwork(COLOURS_ALONE), LiftingNetwork(SMALL)
-    seeing.load_state_dict(seeing.state_dict() | plain.state_dict())
-    assert torch.equal(seeing(shown(2)), plain(shown(2)))
+    plain, grown = LiftingNetwork(COLOURS_ALONE), LiftingNetwork(larger)
+    grown.load_state_dict(grown.state_dict() | plain.state_dict())
+    assert len(grown.state_dict()) > len(plain.state_dict())
+    assert torch.equal(grown(shown(2)), plain(shown(2)))
+
+
+@torch.no_grad()
+def test_photos_of_several_cubes_are_looked_at_once() -> None:
+    """Two cubes among the same photos have the answers that each has by itself."""
+    made, x = network(), shown(3)
+    both = made(LiftedViews(x.features, x.windows[:1], x.spots))
+    for i in (0, 1):
+        alone = LiftedViews(x.features[i : i + 1], x.windows[:1], x.spots[i : i + 1])
+        assert torch.allclose(both[i], made(alone)[0], atol=1e-5)
+    assert not torch.allclose(both[1], made(x)[1], atol=1e-3)
 
 
 def test_statistics_of_views() -> None:

@@ -4,16 +4,26 @@ import numpy as np
 import pytest
 import torch
 
-from mvsam3d.geometry.occupancy import iou
+from mvsam3d.geometry.occupancy import iou, surface
 from mvsam3d.models.lifting import DISTANCE, MASK, PHOTO_CELLS, LiftingConfig
 from mvsam3d.training.cubes import LooseCubes, turned
 from mvsam3d.training.data import DataConfig, ShardPlan, Shards, generated_object, make_shard
 from mvsam3d.training.muon import Muon, orthogonalised
 from mvsam3d.training.objects import solid_grid
-from mvsam3d.training.tasks.lifting import LiftingTask, LiftingTraining, hull_of, seen_in, surface_depths, views_of
+from mvsam3d.training.tasks.lifting import (
+    LiftingTask,
+    LiftingTraining,
+    hull_of,
+    seen_in,
+    surface_depths,
+    surface_loss,
+    views_of,
+)
 from mvsam3d.views.lifted import window_grid, window_of, window_size
 
-TINY = LiftingConfig(view_channels=4, fine_channels=4, channels=(8, 8), photo_channels=4, photo_widths=(8, 8))
+TINY = LiftingConfig(
+    view_channels=4, fine_channels=4, channels=(8, 8), fine_blocks=1, photo_channels=4, photo_widths=(8, 8)
+)
 
 
 DATA = DataConfig(classes=("mug", "table"), objects=3, views=3, cubes=LooseCubes(count=2))
@@ -90,6 +100,21 @@ def test_batches_depend_on_their_seed_alone(shards: Shards) -> None:
     assert not torch.equal(first.views.windows[:, 0], other.views.windows[:, 0])
 
 
+def test_the_surface_that_is_learnt_is_the_one_that_is_measured(shards: Shards) -> None:
+    """Law: of sure answers, the loss is what Dice of both surfaces lacks to 1; of two sheets a cell apart it is that of disjoint ones."""
+    rng = np.random.default_rng(0)
+    answers = [torch.from_numpy(np.stack([shards.solid_grid(row) for row in (0, 1)])) for _ in range(2)]
+    answers[1] = answers[1] ^ torch.from_numpy(rng.random(answers[1].shape) < 0.02)
+    ours, true = (surface(solid) for solid in answers)
+    dice = [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in zip(ours, true, strict=True)]
+    loss = surface_loss(torch.where(answers[0], 50.0, -50.0), answers[1].float())
+    assert float(loss) == pytest.approx(1 - float(sum(dice)) / 2, abs=1e-3)
+    sheet = torch.zeros(1, 8, 8, 8)
+    sheet[:, 2] = 1
+    assert float(surface_loss(100 * sheet.roll(1, 1) - 50, sheet)) > 0.98
+    assert float(surface_loss(100 * sheet - 50, sheet)) < 1e-3
+
+
 def test_it_learns_three_objects(shards: Shards) -> None:
     """A few steps bring the loss down, and what it says near the truth."""
     torch.manual_seed(0)
@@ -104,8 +129,8 @@ def test_it_learns_three_objects(shards: Shards) -> None:
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert set(parts) == {"entropy", "dice", "depth"}
-    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    assert set(parts) == {"entropy", "dice", "surface", "depth"}
+    assert np.mean(losses[-5:]) < 0.7 * losses[0]
     scores = task.evaluate(task.networks)
     hull = torch.from_numpy(np.stack([hull_of(shards, row, np.arange(3), 32) for row in range(3)]))
     expected = iou(hull, torch.from_numpy(shards.solid(np.arange(3), 32))).mean()

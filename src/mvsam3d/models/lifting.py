@@ -36,7 +36,7 @@ class LiftedViews:
     """What the network is given of the views of an object; `views.lifted` makes it."""
 
     features: Float[Tensor, "batch view x y z feature"]
-    windows: Float[Tensor, "batch view channel h w"]
+    windows: Float[Tensor, "shown view channel h w"]  # of each of the batch, or of one if all are of the same photos
     spots: Float[Tensor, "batch view x2 y2 z2 spot"]
 
     def to(self, device: torch.device | str) -> LiftedViews:
@@ -55,6 +55,8 @@ class LiftingConfig:
     """Of the path at the full grid."""
     channels: tuple[int, ...] = (32, 64, 128)
     """Width of each level of the U-Net, from half the full grid down; each level after the first halves the grid."""
+    fine_blocks: int = 0
+    """Residual blocks at the full grid, at the end."""
     blocks: int = 1
     """Residual blocks of each level, on either way."""
     photo_channels: int = 0
@@ -144,6 +146,7 @@ class SpotNetwork(nn.Module):
     ) -> Float[Tensor, "batch width x2 y2 z2"]:
         """To be added to the U-Net's first level; zero at first."""
         batch, count, *size, _ = views.features.shape
+        photos = photos.unflatten(0, (-1, count)).expand(batch, -1, -1, -1, -1).flatten(0, 1)
         spots = views.spots.flatten(0, 1)
         at = spots[..., :2].reshape(len(spots), -1, 1, 2)
         seen = F.grid_sample(photos, at, align_corners=False)[..., 0].transpose(1, 2)
@@ -169,6 +172,7 @@ class LiftingNetwork(nn.Module):
         self.up_levels = nn.ModuleList(self._level(width) for width in widths[:-1])
         self.to_fine = nn.Conv3d(widths[0], 8 * fine, 1)
         self.fine = conv3(fine, fine)
+        self.fine_levels = nn.ModuleList(ResBlock(fine) for _ in range(config.fine_blocks))
         self.out_layer = output_layer(fine, 1)
         self.photo = PhotoNetwork(config) if config.photo_channels else None
         self.spot = SpotNetwork(config) if config.photo_channels else None
@@ -182,7 +186,7 @@ class LiftingNetwork(nn.Module):
 
     def with_depth(
         self, views: LiftedViews
-    ) -> tuple[Float[Tensor, "batch x y z"], Float[Tensor, "batch view h4 w4"] | None]:
+    ) -> tuple[Float[Tensor, "batch x y z"], Float[Tensor, "shown view h4 w4"] | None]:
         """Logits, and what the photo network takes for the surface's depth, see there; None if there is none."""
         known = pooled(views.features, F.gelu(self.view_layer(views.features)))
         x = fine = F.gelu(self.input_layer(known)).permute(0, 4, 1, 2, 3)  # channels last in memory already
@@ -197,5 +201,8 @@ class LiftingNetwork(nn.Module):
             kept.append(x)
         for level, doubled, finer in reversed(list(zip(self.up_levels, self.doubled, kept[:-1], strict=True))):
             x = level(doubled(x) + finer)
-        logits: Tensor = self.out_layer(self.fine(pixel_shuffle_3d(self.to_fine(x)) + fine))
+        x = self.fine(pixel_shuffle_3d(self.to_fine(x)) + fine)
+        for level in self.fine_levels:
+            x = level(x)
+        logits: Tensor = self.out_layer(x)
         return logits[:, 0], depth

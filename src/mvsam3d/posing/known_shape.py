@@ -15,13 +15,14 @@ from jaxtyping import Bool, Float, UInt8
 
 from mvsam3d.geometry.depth_odds import depth_odds
 from mvsam3d.geometry.hull import Cube, cube_around, cube_of, in_cube_frame, quarter_turn, soft_hull
-from mvsam3d.models.lifting import LiftingNetwork
+from mvsam3d.models.lifting import LiftedViews, LiftingNetwork
 from mvsam3d.types import Camera, Photo
 from mvsam3d.views.lifted import lifted_views
 
 PIXELS_PER_CELL = 3.5  # of the object's cube in the photos shown to the lifting network, as it was trained
 TIGHT = 1.06  # side of the cube that the network is shown at last, in the object's longest sides as it found them first
 ROUNDS = 2
+AT_ONCE = 32  # views of all headings that the network looks at together: 15 MB for each
 QUARTERS = 4  # headings from which the network is asked
 BELIEVED = (
     0.4  # what the network says of cells that are rather inside than not: best for 36 training meshes, 1 to 8 views
@@ -124,14 +125,22 @@ def lifted_probability(
     ]
     rgb, masks, placed = zip(*shrunk, strict=True)
     device = next(lifting.parameters()).device
-    logits = np.zeros((lifting.config.resolution,) * 3)
+    headings: list[LiftedViews] = []
     for quarter in range(QUARTERS):
         turned = [replace(c, camera_from_world=c.camera_from_world @ quarter_turn(quarter)) for c in placed]
-        views = lifted_views(rgb, masks, turned, lifting.config.resolution)
-        said = lifting(views.to(device))[0].float().cpu().double().numpy()
-        logits += np.rot90(said, quarter, (0, 1)) / QUARTERS
+        headings.append(lifted_views(rgb, masks, turned, lifting.config.resolution))
+    at_once = max(1, AT_ONCE // len(photos))
+    said = [lifting(_together(headings[i : i + at_once]).to(device)).float().cpu() for i in range(0, QUARTERS, at_once)]
+    cells = torch.cat(said).double().numpy()
+    logits = np.mean([np.rot90(cells[quarter], quarter, (0, 1)) for quarter in range(QUARTERS)], axis=0)
     probability: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(math.log(BELIEVED / (1 - BELIEVED)) - logits))
     return probability
+
+
+def _together(headings: Sequence[LiftedViews]) -> LiftedViews:
+    """One batch of the same photos in several cubes."""
+    features, spots = (torch.cat([getattr(views, name) for views in headings]) for name in ("features", "spots"))
+    return LiftedViews(features, headings[0].windows, spots)
 
 
 def _shrunk(

@@ -21,6 +21,7 @@ from mvsam3d.training.tasks.structure_vae import dice_loss
 from mvsam3d.types import Camera
 from mvsam3d.views.lifted import lifted_views, window_grid, window_of, window_size
 
+WEIGHTS = {"entropy": 2.0, "dice": 1.0, "surface": 1.0, "depth": 1.0}  # of the parts of the loss
 MEASURED = 48  # held-out objects of each kind
 OBJECT = Cube(np.zeros(3), 1.0)
 
@@ -95,7 +96,7 @@ class LiftingTask:
         return matrix
 
     def loss(self, batch: LiftingBatch, noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Cross-entropy and Dice; where there is a photo network, the error of its depth beside them."""
+        """Cross-entropy, Dice of the solid and of its surface; where there is a photo network, the error of its depth beside them."""
         network = self.networks["network"]
         assert isinstance(network, LiftingNetwork)
         device = next(network.parameters()).device
@@ -103,12 +104,12 @@ class LiftingTask:
         solid = batch.solid.to(device)
         entropy = F.binary_cross_entropy_with_logits(logits.float(), solid)
         dice = dice_loss(logits.float()[:, None], solid[:, None])
-        parts = {"entropy": entropy, "dice": dice}
+        parts = {"entropy": entropy, "dice": dice, "surface": surface_loss(logits.float(), solid)}
         if depth is not None:
             wanted = batch.depth.to(device)
             there = wanted.isfinite()
             parts["depth"] = F.l1_loss(depth.float()[there], wanted[there])
-        return torch.stack(list(parts.values())).sum(), parts
+        return torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum(), parts
 
     @torch.no_grad()
     def evaluate(self, networks: nn.Module) -> Mapping[str, float]:
@@ -131,6 +132,19 @@ class LiftingTask:
                 for key, value in zip(("iou", "surface", "hull_iou", "hull_surface"), np.mean(found, 0), strict=True):
                     scores[f"{name}_{key}_{count}"] = float(value)
         return scores
+
+
+def surface_loss(logits: Float[Tensor, "batch x y z"], solid: Float[Tensor, "batch x y z"]) -> Float[Tensor, ""]:
+    """Dice loss of the cells that are solid and have an empty one around them, as `geometry.occupancy.surface` counts them."""
+    ours, true = (_shell(chance) for chance in (logits.sigmoid(), solid))
+    both, either = (ours * true).sum((1, 2, 3)), (ours + true).sum((1, 2, 3))
+    return (1 - (2 * both + 1) / (either + 1)).mean()
+
+
+def _shell(chance: Float[Tensor, "batch x y z"]) -> Float[Tensor, "batch x y z"]:
+    """Of each cell, that it is solid and that the least solid one around it, itself among them, is not."""
+    least = -F.max_pool3d(F.pad(-chance, (1,) * 6), 3, stride=1)
+    return chance * (1 - least)
 
 
 def seen_in(
