@@ -31,10 +31,11 @@ from mvsam3d.types import Camera, InWorld, Photo, Pose, View
 
 log = logging.getLogger(__name__)
 
-SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0)  # of the model's log odds that are tried
+SHARES = (0.0, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of the model's log odds that are tried
 BESIDE = 1.5  # cells from the shape's outline beyond which a pixel of the mask is left out by it
 HOLLOWED = 0.15  # of the volume that the model takes away at the least, where it is believed
-COST = 0.06  # of the masks that it may leave out, for a model that takes away everything; less in proportion
+COST = 0.02  # of the masks that it may leave out, for a model that takes away everything; less in proportion
+ENOUGH = 0.75  # of what the largest share that may be taken takes away: the least one that does so is, for floors and walls wear thin
 LIMIT = 4.0  # of the model's log odds
 OTHER_SHAPE = 0.02  # of the logarithm of width / height: more than rounding of sizes makes
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
@@ -137,7 +138,7 @@ def with_model(
     *,
     fill: bool = True,
 ) -> tuple[KnownShape, float]:
-    """The known shape with the model's word: log odds add up, the model's by the largest share that the outlines allow.
+    """The known shape with the model's word: log odds add up, the model's by a share that the outlines allow.
 
     What no photo shows, a hollow say, the model alone knows: it takes away much, and the whole still covers the masks but for their rims. A
     model that is wrong about the object takes away what photos show, and one that takes away little knows nothing that they do not show:
@@ -165,7 +166,9 @@ def with_model(
     removed = [1 - int(solid.sum()) / max(int(solids[0].sum()), 1) for solid in solids]
     cost = [lost - min(left_out) for lost in left_out]
     told = zip(shares, removed, cost, strict=True)
-    share = max((s for s, away, lost in told if away >= HOLLOWED and lost <= COST * away), default=0.0)
+    allowed = [(share, away) for share, away, lost in told if away >= HOLLOWED and lost <= COST * away]
+    most = max((away for _, away in allowed), default=0.0)
+    share = min((share for share, away in allowed if away >= ENOUGH * most), default=0.0)
     log.info(
         "shares of the model %s: take away %s of the volume and leave out %s of the masks; %g is taken",
         shares,
