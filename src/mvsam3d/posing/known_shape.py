@@ -28,7 +28,7 @@ BELIEVED = (
     0.4  # what the network says of cells that are rather inside than not: best for 36 training meshes, 1 to 8 views
 )
 HULL_SHARE = (
-    0.5  # of the hull's log odds beside the network's, where it says that nothing is there: inside it may be hollow
+    0.25  # of the hull's log odds beside the network's, where it says that nothing is there: inside it may be hollow
 )
 LEAST_CHANCE = 1e-3  # of a cell; neither network nor hull rules one out alone
 LEAST_CELLS = 8  # of an object that deserves a tighter cube
