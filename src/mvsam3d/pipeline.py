@@ -390,7 +390,7 @@ def _sparse_structure(
             placement = _placed(models, photos, cameras, logits, poses, config, telling, depths=depths)
             agrees, share = placement.alignment.agreement, placement.share
             log.info("shape by %s, model agrees by %.2f, its share %g", placement.shape.source, agrees, share)
-            logits = placement.logits(len(logits))
+            logits = placement.covering_logits(len(logits), telling, [photo.mask for photo in photos])
             poses = tuple(pose_of(camera) for camera in placement.cameras)
         voxels = active(logits, size.sampling)
     given = None if cameras is None else _completed(cameras, placement)

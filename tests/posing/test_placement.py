@@ -9,10 +9,18 @@ from scipy.spatial.transform import Rotation
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object
 from mvsam3d.geometry.cameras import centred_intrinsics, project
-from mvsam3d.geometry.hull import Cube, silhouette, soft_hull
+from mvsam3d.geometry.hull import Cube, silhouette, soft_hull, uncovered
 from mvsam3d.posing.alignment import Alignment
 from mvsam3d.posing.known_shape import KnownShape
-from mvsam3d.posing.placement import Placement, fitting_cameras, of_photo, placed_by_cameras, pose_of, with_model
+from mvsam3d.posing.placement import (
+    PLACED,
+    Placement,
+    fitting_cameras,
+    of_photo,
+    placed_by_cameras,
+    pose_of,
+    with_model,
+)
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, Photo
 from tests.posing.test_alignment import off_degrees, step
@@ -149,6 +157,44 @@ def test_the_model_hollows_what_outlines_cannot_and_is_not_believed_against_them
     assert with_model(shape, right, Alignment(np.eye(4), 0.9), cameras, masks, 0.5)[1] == 0.0
     nothing_new = torch.from_numpy(np.where(hull > 0.5, 4.0, -4.0))
     assert with_model(shape, nothing_new, Alignment(np.eye(4), 0.9), cameras, masks, 3.0)[1] == 0.0
+
+
+@pytest.mark.parametrize("agreement", [0.9, 0.8])
+def test_the_cone_that_no_camera_sees_into_is_not_there_where_the_model_is_placed_well(agreement: float) -> None:
+    """A block under cameras that all look down: its hull goes on below it, outside the model's frame."""
+    cube = Cube(np.zeros(3), 2.0)
+    points = cube.cell_centres(48)
+    block = (abs(points) < 0.45).all(-1)
+    lens = centred_intrinsics(SIDE, SIDE)
+    cameras = [Camera(lens, look_at(60.0 * i, 50.0, 4.0), SIDE, SIDE) for i in range(6)]
+    masks = [silhouette(block, cube, camera, SIDE, SIDE) for camera in cameras]
+    hull = soft_hull(cameras, masks, cube, 48)
+    shape = KnownShape(cube, np.clip(hull, 0.0, 0.9), hull, "hull")
+    knows_nothing = torch.zeros(32, 32, 32, dtype=torch.float64)
+    together, _ = with_model(shape, knows_nothing, Alignment(np.eye(4), agreement), cameras, masks, 0.0)
+    below = points[..., 2] < -0.55
+    assert ((hull > 0.6) & below).sum() > 100
+    assert ((together.probability > 0.5) & below).any() == (agreement < PLACED)
+    assert (together.probability > 0.5)[block].mean() > 0.9
+
+
+def test_a_wall_with_holes_is_closed_where_the_masks_show_it() -> None:
+    """A plate with holes of two cells before masks of the whole plate; what is beside the plate stays empty."""
+    points = Cube(np.zeros(3), 1.0).cell_centres(32)
+    plate = (abs(points[..., 0]) < 0.07) & (abs(points[..., 1:]) < 0.4).all(-1)
+    holes = plate & (np.indices(plate.shape)[1] % 8 < 2) & (np.indices(plate.shape)[2] % 8 < 2)
+    lens = centred_intrinsics(SIDE, SIDE)
+    cameras = tuple(Camera(lens, look_at(float(turn), 0.0, 3.0), SIDE, SIDE) for turn in (80, 100))
+    masks = [silhouette(plate, Cube(np.zeros(3), 1.0), camera, SIDE, SIDE) for camera in cameras]
+    chance = np.where(plate & ~holes, 0.9, 0.1)
+    cube = Cube(np.zeros(3), 1.0)
+    shape = KnownShape(cube, chance, chance, "lifting")
+    placement = Placement(shape, Alignment(np.eye(4), 0.9), 0.0, np.eye(4), np.eye(4), cameras)
+    open_ = placement.logits(32).numpy() > 0
+    assert uncovered(open_, cube, cameras, masks, 0.5).min() > 0.02
+    closed = placement.covering_logits(32, (0, 1), masks).numpy() > 0
+    assert uncovered(closed, cube, cameras, masks, 0.5).max() < 0.002
+    assert open_.sum() < closed.sum() < 1.2 * plate.sum()
 
 
 def test_a_camera_of_a_smaller_image() -> None:

@@ -228,10 +228,16 @@ def uncovered(
 
 
 def covering(
-    odds: Float[np.ndarray, "x y z"], cube: Cube, cameras: Sequence[Camera], masks: Sequence[Mask], beside: float
+    odds: Float[np.ndarray, "x y z"],
+    cube: Cube,
+    cameras: Sequence[Camera],
+    masks: Sequence[Mask],
+    beside: float,
+    rim: float = 0.0,
 ) -> Float[np.ndarray, "x y z"]:
     """Log odds whose solid covers the masks, but for their rims: on each ray through a gap of more than `beside` cells, the most probable
-    place is filled, two or three cells thick. What is seen is there, even where nothing is sure of its depth.
+    place is filled, two or three cells thick. What is seen is there, even where nothing is sure of its depth. Gaps within `rim` cells of a
+    mask's outline are left alone.
     """
     import cv2
 
@@ -241,9 +247,13 @@ def covering(
     )  # smooth, so that neighbours agree on the depth
     for i in range(len(cameras)):
         ((shown, seen, camera),) = _outlines(filled > 0, cube, cameras[i : i + 1], masks[i : i + 1])
+        cell = _pixels_per_cell(camera, cube, len(odds))
+        if rim > 0:
+            framed = np.pad(shown, 1).astype(np.uint8)  # a mask ends with its photo
+            shown &= cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1] > rim * cell
         if seen.any():
             away = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            reach = beside * _pixels_per_cell(camera, cube, len(odds))
+            reach = beside * cell
             gaps = shown & (away > reach)
             core = cv2.distanceTransform((shown & ~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > reach
             near = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= 2 * reach

@@ -14,7 +14,7 @@ from torch import Tensor
 from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from_similarity
 from mvsam3d.geometry.cameras import resized
-from mvsam3d.geometry.hull import covering, uncovered
+from mvsam3d.geometry.hull import Cube, covering, uncovered
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.posing.alignment import (
     Alignment,
@@ -34,9 +34,14 @@ log = logging.getLogger(__name__)
 SHARES = (0.0, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # of the model's log odds that are tried
 BESIDE = 1.5  # cells from the shape's outline beyond which a pixel of the mask is left out by it
 HOLLOWED = 0.15  # of the volume that the model takes away at the least, where it is believed
-COST = 0.02  # of the masks that it may leave out, for a model that takes away everything; less in proportion
-ENOUGH = 0.75  # of what the largest share that may be taken takes away: the least one that does so is, for floors and walls wear thin
+COST = 0.01  # of the masks that it may leave out, for a model that takes away everything; less in proportion
+ENOUGH = 0.6  # of what the largest share that may be taken takes away: the least one that does so is, for floors and walls wear thin
 LIMIT = 4.0  # of the model's log odds
+PLACED = 0.85  # agreement of model and shape from which nothing is thought to lie outside the model's frame
+GAP, RIM = (
+    0.2,
+    1.5,
+)  # cells of the structure's grid: holes before a mask that are wider are closed, but not beside its outline
 OTHER_SHAPE = 0.02  # of the logarithm of width / height: more than rounding of sizes makes
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
 
@@ -60,6 +65,20 @@ class Placement:
         """Log odds of the shape on the cells of the object frame."""
         chance = in_object_frame(self.shape.probability, self.cube_from_object, resolution)
         return torch.logit(chance.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE))
+
+    def covering_logits(
+        self, resolution: int, views: Sequence[int], masks: Sequence[Bool[np.ndarray, "_ _"]]
+    ) -> Float[Tensor, "r r r"]:
+        """The same, closed where masks show it: a wall thinner than a cell has holes on a coarse grid.
+
+        Args:
+            resolution: cells along an edge.
+            views: whose cameras tell.
+            masks: of all photos.
+        """
+        told, cameras = self.logits(resolution), [self.cameras[i] for i in views]
+        cube, shown = Cube(np.zeros(3), 1.0), [masks[i] for i in views]
+        return torch.from_numpy(covering(told.double().numpy(), cube, cameras, shown, GAP, RIM)).float()
 
 
 def fitting_cameras(photos: Sequence[Photo], cameras: Sequence[Camera | None]) -> tuple[int, ...]:
@@ -142,8 +161,9 @@ def with_model(
 
     What no photo shows, a hollow say, the model alone knows: it takes away much, and the whole still covers the masks but for their rims. A
     model that is wrong about the object takes away what photos show, and one that takes away little knows nothing that they do not show:
-    neither is believed at all. Outside its frame the model says that nothing is there. What masks show and nothing explains in the end is
-    filled where it is likeliest.
+    neither is believed at all. Outside its frame the model says that nothing is there, and is believed in that alone wherever its shape
+    agrees well with the known one: outlines leave a cone on the side where no camera stands. What masks show and nothing explains in the
+    end is filled where it is likeliest.
 
     Args:
         shape: by the cameras.
@@ -160,6 +180,9 @@ def with_model(
     model = in_object_frame(lifted, model_from_cube, len(shape.probability)).double().numpy() - LIMIT
     known = np.clip(shape.probability, LEAST_CHANCE, 1 - LEAST_CHANCE)
     odds = np.log(known / (1 - known))
+    if alignment.agreement >= PLACED:
+        inside = in_object_frame(np.ones_like(lifted), model_from_cube, len(odds)).numpy() > 0
+        odds = np.where(inside, odds, odds - LIMIT)
     shares = [share for share in SHARES if share <= largest_share]
     solids = [odds + share * model > 0 for share in shares]
     left_out = [float(uncovered(solid, shape.cube, cameras, masks, BESIDE).mean()) for solid in solids]
