@@ -146,7 +146,7 @@ class SpotNetwork(nn.Module):
     ) -> Float[Tensor, "batch width x2 y2 z2"]:
         """To be added to the U-Net's first level; zero at first."""
         batch, count, *size, _ = views.features.shape
-        photos = photos.unflatten(0, (-1, count)).expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        photos = photos.view(-1, count, *photos.shape[1:]).expand(batch, -1, -1, -1, -1).flatten(0, 1)
         spots = views.spots.flatten(0, 1)
         at = spots[..., :2].reshape(len(spots), -1, 1, 2)
         seen = F.grid_sample(photos, at, align_corners=False)[..., 0].transpose(1, 2)
