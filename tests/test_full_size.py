@@ -93,7 +93,17 @@ def test_the_command_writes_what_it_measured(kind: str, tmp_path: Path) -> None:
 def test_a_whole_run_is_weighed_network_by_network(tmp_path: Path) -> None:
     """Tiny, photos to files: what is foretold is what the doctor would, of the voxels that there were; each network was seen at work."""
     out = tmp_path / "table.json"
-    command = [sys.executable, "-m", "benchmarks.full_run", str(tmp_path / "made"), "--tiny", "--views", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.full_run",
+        str(tmp_path / "made"),
+        "--tiny",
+        "--views",
+        "2",
+        "--dtype",
+        "fp32",
+    ]
     subprocess.run(
         [*command, "--steps", "2", "1", "--out", str(out)], check=True, capture_output=True, cwd=SCRIPT.parents[1]
     )

@@ -95,7 +95,7 @@ def test_relative_paths_are_the_caller_s(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
-    text = "import sys; print('x' * 5000); print('no GPU\\nhere', file=sys.stderr); sys.exit(3)"
+    text = "import sys; print('x' * 5000, flush=True); print('no GPU\\nhere', file=sys.stderr); sys.exit(3)"
     (tmp_path / "work").mkdir()
     with pytest.raises(ObjectsFailed, match=r"status 3; it said: x+ no GPU here$") as problem:
         run_program(program(tmp_path, text), capture(1), tmp_path / "work", limit=60.0)

@@ -130,7 +130,7 @@ def test_it_learns_three_objects(shards: Shards) -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert set(parts) == {"entropy", "dice", "surface", "depth"}
-    assert np.mean(losses[-5:]) < 0.7 * losses[0]
+    assert np.mean(losses[-5:]) < 0.8 * losses[0]
     scores = task.evaluate(task.networks)
     hull = torch.from_numpy(np.stack([hull_of(shards, row, np.arange(3), 32) for row in range(3)]))
     expected = iou(hull, torch.from_numpy(shards.solid(np.arange(3), 32))).mean()

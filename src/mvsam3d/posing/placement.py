@@ -38,10 +38,8 @@ COST = 0.01  # of the masks that it may leave out, for a model that takes away e
 ENOUGH = 0.6  # of what the largest share that may be taken takes away: the least one that does so is, for floors and walls wear thin
 LIMIT = 4.0  # of the model's log odds
 PLACED = 0.85  # agreement of model and shape from which nothing is thought to lie outside the model's frame
-GAP, RIM = (
-    0.2,
-    1.5,
-)  # cells of the structure's grid: holes before a mask that are wider are closed, but not beside its outline
+GAP = 0.2  # cells of the structure's grid: what masks show is closed there where it is open more widely
+RIM = 1.5  # of those cells: but not so near to a mask's outline
 OTHER_SHAPE = 0.02  # of the logarithm of width / height: more than rounding of sizes makes
 LEAST_CHANCE = 1e-3  # of a cell; the model's word is never taken away wholly
 
