@@ -162,6 +162,11 @@ class Job:
         """Names of the objects; None stands for the scene's only one."""
         return (None,) if self.object_name is None else tuple(name.strip() for name in self.object_name.split(","))
 
+    @property
+    def asks_for_cameras(self) -> bool:
+        """Cameras other than those of the depth were asked for, not only wished for."""
+        return self.cameras not in (None, "if_possible")
+
 
 Progress = Callable[[str, int, int], None]
 
@@ -231,8 +236,7 @@ def check_job(job: Job) -> None:
             raise InvalidOption(f"{name!r} is no name of an object or view: give names, no paths, with commas between")
     if len(set(names)) < len(names):
         raise InvalidOption(f"objects {job.object_name}: name each only once")
-    sure = job.cameras not in (None, "if_possible")
-    placed = sure or job.depth is not None
+    placed = job.asks_for_cameras or job.depth is not None
     if job.weights.stage2 in ("visibility", "mixed") and not placed:
         raise InvalidOption(
             f"--stage2-weight-source (or --weighting) {job.weights.stage2} needs cameras: give --da3-output da3_output.npz (made by "
@@ -255,9 +259,9 @@ def check_job(job: Job) -> None:
         )
     if job.metric_cameras and job.scale_length is not None:
         raise InvalidOption("--metric-cameras and --scale-length both tell the object's size: choose one of them")
-    if job.metric_cameras and (not sure or job.cameras == "auto"):
+    if job.metric_cameras and not isinstance(job.cameras, Path):
         raise InvalidOption("--metric-cameras says that given cameras are in metres: give their file with --cameras")
-    if job.sight.depth and (job.depth is None or sure):
+    if job.sight.depth and (job.depth is None or job.asks_for_cameras):
         raise InvalidOption(
             "--visibility-depth needs depth and cameras of one source: give --da3-output, and no --cameras"
         )
@@ -331,7 +335,7 @@ def _run(job: Job, folder: RunFolder, loaded: Loaded, tell: Progress, *, several
         torch.Generator().manual_seed(job.seed),
         pointmaps_p3d=None if depth is None else depth.pointmaps_p3d,
         cameras=inputs.cameras,
-        same_units=depth is not None and job.cameras in (None, "if_possible"),
+        same_units=depth is not None and not job.asks_for_cameras,
         observers=watching,
         progress=tell,
     )

@@ -17,7 +17,7 @@ from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.models.lifting import PHOTO_CELLS, LiftedViews, LiftingConfig, LiftingNetwork
 from mvsam3d.training.cubes import turned
 from mvsam3d.training.data import Shards
-from mvsam3d.training.tasks.structure_vae import dice_loss
+from mvsam3d.training.tasks.structure_vae import dice_loss, dice_of_chances
 from mvsam3d.types import Camera
 from mvsam3d.views.lifted import lifted_views, window_grid, window_of, window_size
 
@@ -136,9 +136,7 @@ class LiftingTask:
 
 def surface_loss(logits: Float[Tensor, "batch x y z"], solid: Float[Tensor, "batch x y z"]) -> Float[Tensor, ""]:
     """Dice loss of the cells that are solid and have an empty one around them, as `geometry.occupancy.surface` counts them."""
-    ours, true = (_shell(chance) for chance in (logits.sigmoid(), solid))
-    both, either = (ours * true).sum((1, 2, 3)), (ours + true).sum((1, 2, 3))
-    return (1 - (2 * both + 1) / (either + 1)).mean()
+    return dice_of_chances(_shell(logits.sigmoid())[:, None], _shell(solid)[:, None])
 
 
 def _shell(chance: Float[Tensor, "batch x y z"]) -> Float[Tensor, "batch x y z"]:

@@ -25,8 +25,12 @@ class StructureVae(nn.Module):
 
 def dice_loss(logits: Float[Tensor, "batch 1 x y z"], solid: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, ""]:
     """1 - (2 sum(p y) + 1) / (sum p + sum y + 1), mean over objects (TRELLIS)."""
-    p = logits.sigmoid()
-    both, either = (p * solid).sum((1, 2, 3, 4)), (p + solid).sum((1, 2, 3, 4))
+    return dice_of_chances(logits.sigmoid(), solid)
+
+
+def dice_of_chances(chance: Float[Tensor, "batch 1 x y z"], true: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, ""]:
+    """The same of chances."""
+    both, either = (chance * true).sum((1, 2, 3, 4)), (chance + true).sum((1, 2, 3, 4))
     return (1 - (2 * both + 1) / (either + 1)).mean()
 
 
