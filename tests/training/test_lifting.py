@@ -116,14 +116,14 @@ def test_the_surface_that_is_learnt_is_the_one_that_is_measured(shards: Shards) 
 
 
 def test_it_learns_three_objects(shards: Shards) -> None:
-    """A few steps bring the loss down, and what it says near the truth."""
+    """A few steps bring the loss down, and what it says near the truth. The rate is low enough that rounding decides nothing."""
     torch.manual_seed(0)
     three_views = LiftingTraining(own_cube=1.0, wrong_cameras=0.0, views=(0.0, 0.0, 1.0))
     task = LiftingTask(TINY, shards, {"seen": shards}, three_views)
     noise = torch.Generator()
-    optimiser = torch.optim.Adam(task.networks.parameters(), lr=2e-2)
+    optimiser = torch.optim.Adam(task.networks.parameters(), lr=8e-3)
     losses = []
-    for step in range(60):
+    for step in range(100):
         optimiser.zero_grad()
         loss, parts = task.loss(task.draw(2, np.random.default_rng(step)), noise)
         loss.backward()
