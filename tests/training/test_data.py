@@ -1,6 +1,7 @@
 """Shards: the same from any process, whole or absent, read back row by row."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,19 @@ def test_shell_of_a_cube() -> None:  # closed form: 5^3 - 3^3, also at the borde
     solid = np.zeros((8, 8, 8), bool)
     solid[:5, 2:7, 3:] = True
     assert len(shell(solid)) == 5**3 - 3**3
+
+
+@pytest.mark.parametrize(("rings", "spread"), [(0.0, (25, 135)), (1.0, (2, 10))])
+def test_a_ring_lies_at_one_height(rings: float, spread: tuple[int, int]) -> None:
+    """Law: cameras of a ring stand within 10 degrees of height of one another, all others anywhere."""
+    config = replace(CONFIG, rings=rings, views=8)
+    thing = generated_object(PLAN.seed(0), config)
+    for seed in range(3):
+        seen = data._views(partial(objects.render, thing), thing.hull, np.random.default_rng(seed), config)
+        away = [-view.camera_from_object[:3, :3].T @ view.camera_from_object[:3, 3] for view in seen]
+        # cameras look past the centre by a twentieth of the object at most
+        heights = np.degrees([np.arcsin(place[2] / np.linalg.norm(place)) for place in away])
+        assert spread[0] < np.ptp(heights) < spread[1] + 5
 
 
 def test_faultless_masks_and_one_light(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +29,8 @@ from mvsam3d.training.photos import photograph
 
 MESH_CLASS = -1  # of rows made from meshes, which have no class
 LEAST_VISIBLE = 0.01  # share of the crop that the object must cover
+RING_HEIGHTS = (0.0, 50.0)  # degrees of elevation that rings are drawn from
+RING_WIDTH = 5.0  # degrees by which a ring's views lie higher or lower at the most
 HELD_OUT_SEED = 1_000_000_000  # generated objects from this seed on are never trained on
 
 
@@ -53,6 +55,8 @@ class DataConfig:
     """Strength of the flaws of photos and masks, see `training.photos.photograph`."""
     same_light: float = 0.0
     """Share of the objects all of whose views are taken under one light, so that colours say where views meet on a surface."""
+    rings: float = 0.0
+    """Share of the objects that are photographed from about one height, as people walk around a thing: nothing is seen from below."""
     cubes: LooseCubes | None = None
     """Cubes around each object whose solid grids are kept beside that of its own."""
 
@@ -159,7 +163,11 @@ def _views(
     light = None
     if config.same_light > 0 and rng.random() < config.same_light:
         light = objects.sample_light(rng)
-    return [_view(render, points, rng, config, light) for _ in range(config.views)]
+    ranges = objects.CameraRange()
+    if config.rings > 0 and rng.random() < config.rings:
+        height = rng.uniform(*RING_HEIGHTS)
+        ranges = replace(ranges, elevation=(height - RING_WIDTH, height + RING_WIDTH), odd_elevations=0.0)
+    return [_view(render, points, rng, config, light, ranges) for _ in range(config.views)]
 
 
 def _view(
@@ -168,11 +176,12 @@ def _view(
     rng: np.random.Generator,
     config: DataConfig,
     light: objects.Light | None,
+    ranges: objects.CameraRange,
 ) -> RenderedView:
     """One of them, under a light of its own if there is none."""
     size = config.size
     while True:  # of a blade seen edge-on, or an object cut off by the photo, too little may be left: another try
-        intrinsics, camera_from_object = objects.sample_camera(points, size, rng)
+        intrinsics, camera_from_object = objects.sample_camera(points, size, rng, ranges=ranges)
         shown = objects.sample_light(rng) if light is None else light
         rgb, alpha, depth = render(intrinsics, camera_from_object, size, shown)
         if alpha.sum() < LEAST_VISIBLE * size**2:

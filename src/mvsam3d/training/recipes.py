@@ -113,6 +113,7 @@ SMALL_RECIPE = Recipe(
         flaws=0.4,
         same_light=0.6,
         samples=64,
+        rings=0.5,
         cubes=LooseCubes(count=6),
     ),
     lifting_shards=20,
@@ -429,8 +430,10 @@ def held_out_plans(recipe: Recipe, meshes: Path | None) -> list[ShardPlan]:
 
 
 def lifting_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
-    """The shards of the lifting network, with those to measure on first: of faultless masks, so that hulls are what they should be."""
-    held_out = replace(recipe, data=replace(recipe.lifting_data, flaws=0.0))
+    """The shards of the lifting network, with those to measure on first: of faultless masks and from all heights, so that hulls
+    are what they should be.
+    """
+    held_out = replace(recipe, data=replace(recipe.lifting_data, flaws=0.0, rings=0.0))
     count = recipe.lifting_shards if options.shards is None else options.shards
     return [*held_out_plans(held_out, options.meshes), *plans(recipe.lifting_data, count, options.meshes)]
 
