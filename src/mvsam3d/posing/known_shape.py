@@ -88,19 +88,20 @@ def _with_depth(
     """The chance with what depth maps see of free space and surface; as it is where there are none."""
     if depths is None:
         return chance
-    odds = _log_odds(chance) + depth_odds(cameras, depths, masks, cube, len(chance))
+    odds = log_odds(chance) + depth_odds(cameras, depths, masks, cube, len(chance))
     together: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-odds))
     return together
 
 
 def agreed_chance(said: Float[np.ndarray, "x y z"], hull: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
     """Network and hull together: log odds add up, the hull's where they are negative."""
-    a, b = _log_odds(said), _log_odds(hull)
+    a, b = log_odds(said), log_odds(hull)
     together: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-(a + HULL_SHARE * np.minimum(b, 0))))
     return together
 
 
-def _log_odds(chance: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+def log_odds(chance: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "x y z"]:
+    """Of chances of which none is sure."""
     kept = np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE)
     odds: Float[np.ndarray, "x y z"] = np.log(kept / (1 - kept))
     return odds

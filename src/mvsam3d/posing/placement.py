@@ -26,7 +26,8 @@ from mvsam3d.posing.alignment import (
     upward,
 )
 from mvsam3d.posing.camera_check import fitting_views
-from mvsam3d.posing.known_shape import KnownShape, known_shape
+from mvsam3d.posing.floor import standing
+from mvsam3d.posing.known_shape import KnownShape, known_shape, log_odds
 from mvsam3d.types import Camera, InWorld, Photo, Pose, View
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,8 @@ def placed_by_cameras(
     telling, masks = [sized[i] for i in views], [photos[i].mask for i in views]
     near = None if depths is None else [depths[i] for i in views]
     shape = known_shape([photos[i] for i in views], telling, lifting, resolution, depths=near)
+    if upward(telling) is not None:
+        shape = standing(shape, telling, masks)
     rotations = [_world_rotation(sized[i], poses[i]) for i in views]
     said = structure.double().cpu()
     alignment = aligned(said.sigmoid().numpy(), shape.probability, shape.cube, telling, masks, rotations)
@@ -176,8 +179,7 @@ def with_model(
     model_from_cube = np.linalg.inv(alignment.world_from_model) @ shape.cube.world_from_cube()
     lifted = (said.clamp(-LIMIT, LIMIT) + LIMIT).numpy()
     model = in_object_frame(lifted, model_from_cube, len(shape.probability)).double().numpy() - LIMIT
-    known = np.clip(shape.probability, LEAST_CHANCE, 1 - LEAST_CHANCE)
-    odds = np.log(known / (1 - known))
+    odds = log_odds(shape.probability)
     if alignment.agreement >= PLACED:
         inside = in_object_frame(np.ones_like(lifted), model_from_cube, len(odds)).numpy() > 0
         odds = np.where(inside, odds, odds - LIMIT)
