@@ -177,17 +177,31 @@ def test_the_reference_view_and_records_are_in_the_result(models) -> None:
     assert result.visibility is None
 
 
-def test_poses_found_together_are_left_where_they_tell_nothing(models, caplog: pytest.LogCaptureFixture) -> None:
-    """Four photos from one place show no depth; given cameras like that are an error, found ones are not used, and the log says so."""
-    photos = cut_outs()[:1] * 4
+@pytest.mark.parametrize(
+    ("turns", "why"),
+    [
+        ((0.0, 0.0, 0.0, 0.0), "see the object from within 0 degrees"),
+        ((0.0, 10.0, 20.0, 40.0), "see the object from within 37 degrees"),  # 40 of the horizon, 20 degrees above it
+        ((0.0, 90.0, 180.0, 270.0), "are not used for the shape: no point lies inside the outlines of all views"),
+    ],
+)
+def test_poses_found_together_are_left_where_they_tell_nothing(
+    models, caplog: pytest.LogCaptureFixture, turns: tuple[float, ...], why: str
+) -> None:
+    """A round thing is found at one pose in all photos, and its outlines leave anything behind it. The log says why there is no shape."""
+    photos = [replace(photo, name=str(i)) for i, photo in enumerate(cut_outs()[:1] * 4)]
+    if turns[-1] == 270.0:  # masks that meet nowhere
+        corner = np.zeros_like(photos[0].mask)
+        corner[:4, :4] = True
+        photos[1:] = [replace(photo, mask=corner) for photo in photos[1:]]
     views = prepare_views(photos, view_config(models.config), None)
-    poses = [pose_from_camera(looking_down(2.5))] * 4
+    poses = [pose_from_camera(torch.from_numpy(look_at(turn, 20.0, 2.5)).float()) for turn in turns]
     mesh = Mesh(np.eye(3, dtype=np.float32) - 0.3, np.array([[0, 1, 2]]))
     logits = torch.full((32, 32, 32), -3.0)
     with caplog.at_level("INFO"):
         found = _placed_by_poses(photos, views, poses, poses, mesh, models, logits, ReconstructionConfig())
     assert found is None
-    assert "poses found together are not used for the shape: the cameras all look along one line" in caplog.text
+    assert f"poses found together {why}" in caplog.text
     off = ReconstructionConfig(guidance=False)
     assert _placed_by_poses(photos, views, poses, poses, mesh, models, logits, off) is None
 

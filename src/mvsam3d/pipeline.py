@@ -32,7 +32,7 @@ from mvsam3d.generation.structure_stage import sample_structure
 from mvsam3d.generation.visibility_compat import public_visibility
 from mvsam3d.generation.voxels import VoxelsConfig, occupied_voxels
 from mvsam3d.generation.weighting import Evidence
-from mvsam3d.geometry.cameras import unscaled
+from mvsam3d.geometry.cameras import unscaled, widest_angle
 from mvsam3d.geometry.hull import Cube, silhouette_ious
 from mvsam3d.geometry.transforms import inverse
 from mvsam3d.geometry.voxels import all_cells
@@ -76,6 +76,7 @@ Progress = Callable[[str, int, int], None]  # (stage, steps done, steps in all)
 STAGES = ("views", "structure", "appearance", "mesh", "poses", "outlines", "texture")
 SEARCHED_FACES = 3000  # of the mesh that is laid over the photos, 48 pixels wide
 KNOWN_CELLS = 64  # along an edge of what known cameras show of the shape
+ALL_ROUND = 45.0  # degrees between the farthest two of the poses found together, from which they tell a shape
 DECODE_ROWS = 1 << 18  # fine rows of the mesh decoder at a time: about 0.4 GB at the public size
 
 
@@ -252,7 +253,8 @@ def _placed_by_poses(
 
     The mesh has it easier: it is laid over each photo as if there were no others. Where it is better for that, the poses may be wrong.
 
-    Such poses are off by some degrees, so that what they leave uncovered of the masks is not filled.
+    Such poses are off by some degrees, so that what they leave uncovered of the masks is not filled. An object that looks the same from all
+    round (a pot) is found at nearly one pose in every photo: its outlines then leave anything behind it, so that shape is not used.
 
     Args:
         alone: poses of the mesh found for each photo by itself, in which it meets the masks best.
@@ -260,6 +262,12 @@ def _placed_by_poses(
     if config.guidance is False:
         return None
     cameras = [unscaled(camera) for camera in photo_cameras(photos, together, views, None, among=False)]
+    spread = widest_angle(cameras)
+    if spread < ALL_ROUND:
+        log.info(
+            "poses found together see the object from within %.0f degrees, and do not tell what is behind it", spread
+        )
+        return None
     try:
         placement = _placed(models, photos, cameras, logits, together, config, tuple(range(len(photos))), fill=False)
     except InvalidOption as problem:  # cameras that are given would be wrong; found ones tell nothing

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvsam3d.geometry.cameras import centred_intrinsics, project, unproject
+from mvsam3d.geometry.cameras import centred_intrinsics, project, unproject, widest_angle
+from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera
 
 
@@ -20,6 +24,15 @@ def test_point_on_the_axis_and_beside_it() -> None:  # closed form: f * x / z ri
     pixels, depth = project(plain, np.array([[0.0, 0, 2], [0.5, 0.25, 2]]))
     np.testing.assert_allclose(pixels, [[320, 240], [320 + 768 * 0.25, 240 + 768 * 0.125]])
     np.testing.assert_allclose(depth, [2, 2])
+
+
+def test_the_widest_angle_is_that_between_the_farthest_two() -> None:  # closed form, whatever the distances and scales
+    cameras = [
+        replace(camera(), camera_from_world=np.diag([scale, scale, scale, 1.0]) @ look_at(turn, 0.0, distance))
+        for turn, distance, scale in ((0.0, 2.0, 1.0), (30.0, 5.0, 0.5), (-45.0, 1.0, 2.0))
+    ]
+    assert widest_angle(cameras) == pytest.approx(75)
+    assert widest_angle(cameras[:1]) == pytest.approx(0, abs=1e-5)
 
 
 @settings(max_examples=30, deadline=None)

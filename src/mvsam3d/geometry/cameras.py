@@ -51,6 +51,13 @@ def centre(camera: Camera) -> Float[np.ndarray, " 3"]:
     return position
 
 
+def widest_angle(cameras: Sequence[Camera]) -> float:
+    """Degrees between the two cameras that stand farthest apart, as seen from the world's origin."""
+    away = np.stack([centre(camera) for camera in cameras])
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    return float(np.degrees(np.arccos(np.clip(away @ away.T, -1, 1).min())))
+
+
 def resized(camera: Camera, width: int, height: int) -> Camera:
     """The camera of the same photo at another size."""
     zoom = np.diag([width / camera.width, height / camera.height, 1.0])
