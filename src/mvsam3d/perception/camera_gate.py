@@ -28,8 +28,8 @@ HULL_CELLS = 96  # along an edge: cells then cost true cameras less than 0.05 of
 class CameraGate:
     """What cameras must satisfy to be believed."""
 
-    registered: float = 0.8
-    """Least share of the photos that got a camera."""
+    registered: float = 0.75
+    """Least share of the photos that got a camera. A bad photo among eight may take one more with it that hung by it alone."""
     views: int = 3
     """Least number of photos that got one: outlines of two never disagree."""
     points: int = 20
