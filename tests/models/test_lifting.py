@@ -1,9 +1,13 @@
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from mvsam3d.models.lifting import (
+    DISTANCE,
+    EDGES,
+    FARTHEST,
     MASK,
     SPOT,
     VIEW_FEATURES,
@@ -12,13 +16,20 @@ from mvsam3d.models.lifting import (
     LiftingConfig,
     LiftingNetwork,
     SpotNetwork,
+    edges,
     pooled,
 )
 
 SMALL = LiftingConfig(
-    resolution=16, view_channels=4, fine_channels=8, channels=(8, 16), photo_channels=4, photo_widths=(8, 16)
+    resolution=16,
+    view_channels=4,
+    fine_channels=8,
+    channels=(8, 16),
+    photo_channels=4,
+    photo_widths=(8, 16),
+    edge_channels=8,
 )
-COLOURS_ALONE = replace(SMALL, photo_channels=0)
+COLOURS_ALONE = replace(SMALL, photo_channels=0, edge_channels=0)
 
 
 def network(config: LiftingConfig = SMALL) -> LiftingNetwork:
@@ -71,10 +82,18 @@ def test_photos_join_where_their_spots_are() -> None:
     assert told.flatten().tolist() == pytest.approx([(0 + 16 + 3 * 4 + 2) / 2 + 5 + 30])
 
 
-@pytest.mark.parametrize("larger", [SMALL, replace(COLOURS_ALONE, blocks=2), replace(COLOURS_ALONE, fine_blocks=2)])
+@pytest.mark.parametrize(
+    "larger",
+    [
+        replace(SMALL, edge_channels=0),
+        replace(COLOURS_ALONE, edge_channels=8),
+        replace(COLOURS_ALONE, blocks=2),
+        replace(COLOURS_ALONE, fine_blocks=2),
+    ],
+)
 @torch.no_grad()
 def test_what_a_larger_network_has_more_changes_nothing_at_first(larger: LiftingConfig) -> None:
-    """Weights of a network without photo network or later blocks go on where they were."""
+    """Weights of a network without photo network, edge network or later blocks go on where they were."""
     torch.manual_seed(0)
     plain, grown = LiftingNetwork(COLOURS_ALONE), LiftingNetwork(larger)
     grown.load_state_dict(grown.state_dict() | plain.state_dict())
@@ -101,6 +120,34 @@ def test_statistics_of_views() -> None:
     known = pooled(x, torch.tensor([1.0, 3.0]).view(1, 2, 1, 1, 1, 1))[0, 0, 0, 0]
     expected = [2.0, 3.0, 0.2, -0.1, 0.4, 0.0, 0.0, 0.0, -0.3, 0.1, 0.5, -1.0, -1.0, -1.0, 0.25]
     assert torch.allclose(known, torch.tensor(expected), atol=1e-6)
+
+
+def test_how_outlines_run_through_a_cell() -> None:
+    """Closed form: three views in which a cell lies far inside, .6 cells inside and .3 cells outside the outline."""
+    x = torch.zeros(1, 3, 1, 1, 1, VIEW_FEATURES)
+    x[0, :, 0, 0, 0, DISTANCE] = torch.tensor([3.0, 0.6, -0.3]) / FARTHEST
+    *shares, least, second, number = edges(x)[0, 0, 0, 0].tolist()
+    inside = {-1.0: 3, -0.5: 2, -0.25: 2, 0.0: 2, 0.25: 2, 0.5: 1, 1.0: 1, 2.0: 1}  # of three, by more than each edge
+    near = {
+        -0.5: 0.881,
+        -0.25: 0.378,
+        0.0: 0.047,
+        0.25: -0.029,
+        0.5: 0.731,
+        1.0: 0.018,
+    }  # and what those within .4 cells of it add
+    expected = [(count + near.get(edge, 0.0)) / 3 for edge, count in inside.items()]
+    assert tuple(inside) == EDGES
+    assert shares == pytest.approx(expected, abs=2e-3)
+    assert (least, second) == pytest.approx((-0.3, 0.6))
+    assert number == pytest.approx(math.log2(3) / 4)
+
+
+@torch.no_grad()
+def test_one_view_is_the_least_and_the_second_least() -> None:
+    x = torch.zeros(1, 1, 1, 1, 1, VIEW_FEATURES)
+    x[..., DISTANCE] = 0.5 / FARTHEST
+    assert edges(x)[0, 0, 0, 0, -3:].tolist() == [0.5, 0.5, 0.0]
 
 
 @torch.no_grad()

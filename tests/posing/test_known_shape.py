@@ -33,22 +33,22 @@ def test_without_a_network_it_is_the_hull() -> None:
 
 def test_network_and_hull_speak_together() -> None:
     """The network says the same of all cells: inside the hull its word stands, outside the hull's word is added."""
-    shape = known_shape(photos(), cameras(*AROUND), saying(1.0), 24)
+    shape = known_shape(photos(), cameras(*AROUND), saying(0.0), 24)
     assert shape.source == "lifting"
     hull = soft_hull(cameras(*AROUND), [photo.mask for photo in photos()], shape.cube, 24)
-    odds = 1.0 - np.log(BELIEVED / (1 - BELIEVED))
+    odds = -np.log(BELIEVED / (1 - BELIEVED))
     sure = np.clip(hull, 1e-3, 1 - 1e-3)
     against = np.minimum(np.log(sure / (1 - sure)), 0)
-    assert np.allclose(shape.probability, 1 / (1 + np.exp(-odds - 0.25 * against)), atol=1e-4)
+    assert np.allclose(shape.probability, 1 / (1 + np.exp(-odds - 0.1 * against)), atol=1e-4)
     far = np.linalg.norm(shape.cube.cell_centres(24) - WHERE, axis=-1)
-    assert shape.probability[far < 0.7 * RADIUS].min() > 0.7 > 0.5 > shape.probability[far > 1.6 * RADIUS].max()
+    assert shape.probability[far < 0.7 * RADIUS].min() > 0.6 > 0.5 > shape.probability[far > 1.6 * RADIUS].max()
 
 
 def test_the_hull_takes_away_alone() -> None:
-    """Closed form: a quarter of its log odds where they are negative, nothing where positive: what all outlines share may be hollow."""
+    """Closed form: a tenth of its log odds where they are negative, nothing where positive: what all outlines share may be hollow."""
     said = np.full((1, 1, 1), 0.6)
     assert agreed_chance(said, np.full((1, 1, 1), 0.9)).item() == pytest.approx(0.6)
-    odds = np.log(0.6 / 0.4) + 0.25 * np.log(0.1 / 0.9)
+    odds = np.log(0.6 / 0.4) + 0.1 * np.log(0.1 / 0.9)
     assert agreed_chance(said, np.full((1, 1, 1), 0.1)).item() == pytest.approx(1 / (1 + np.exp(-odds)))
 
 

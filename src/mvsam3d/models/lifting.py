@@ -27,6 +27,19 @@ POOLED_BY_HAND = (
 WINDOW = 96  # side of the square around the object that the photo network sees, in pixels
 PHOTO_CELLS = WINDOW // 4  # side of what it answers
 WINDOW_CHANNELS = 4  # colours, 0 off the object, and mask
+FARTHEST = 4.0  # cells from the outline beyond which distances are cut, and their unit
+EDGES = (
+    -1.0,
+    -0.5,
+    -0.25,
+    0.0,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+)  # cells inside the outline; how many views have a cell further in than each
+EDGE_WIDTH = 0.1  # cells over which a view passes an edge
+EDGE_FEATURES = len(EDGES) + 2 + 1  # those shares, the least two distances, and the number of views
 # Of a cell of the half grid in a view: x and y in the window, [-1, 1]; depth from the cube's centre and size of the window, in cubes
 SPOT = 4
 
@@ -63,6 +76,8 @@ class LiftingConfig:
     """Of what the photo network tells of each spot; 0: there is none, and colours and masks are all."""
     photo_widths: tuple[int, ...] = (32, 64, 96)
     """Width of each of its levels, from a quarter of the window's pixels down."""
+    edge_channels: int = 0
+    """Width of the network that looks closely at how the outlines run through a cell, at the end; 0: there is none."""
 
 
 def pooled(
@@ -79,6 +94,16 @@ def pooled(
     number = mean.new_full((batch, *size, 1), math.log2(views) / 4)
     known = [mean, variance, distance.amin(1), distance.mean(1), mask.mean(1), place, number]
     return torch.cat([learned.mean(1), learned.amax(1), *known], -1)
+
+
+def edges(features: Float[Tensor, "batch view x y z feature"]) -> Float[Tensor, "batch x y z edge"]:
+    """How the outlines run through each cell: shares of the views that have it further inside than each of `EDGES`, the least two distances
+    as far as a cell, and the number of views."""
+    distance = features[..., DISTANCE].float() * FARTHEST
+    shares = [torch.sigmoid((distance - edge) / EDGE_WIDTH).mean(1) for edge in EDGES]
+    least = distance.clamp(-1, 1).topk(min(2, distance.shape[1]), dim=1, largest=False).values
+    number = torch.full_like(shares[0], math.log2(distance.shape[1]) / 4)
+    return torch.stack([*shares, least[:, 0], least[:, -1], number], -1)
 
 
 class PhotoBlock(nn.Module):
@@ -157,6 +182,30 @@ class SpotNetwork(nn.Module):
         return out
 
 
+class EdgeNetwork(nn.Module):
+    """What to add to a cell's logit for the way the outlines run through it, which the U-Net sees blurred; zero at first."""
+
+    def __init__(self, config: LiftingConfig) -> None:
+        super().__init__()
+        width = config.edge_channels
+        known = 1 + config.fine_channels + EDGE_FEATURES
+        self.layers = nn.Sequential(nn.Linear(known, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.out_layer = nn.Linear(width, 1)
+        nn.init.zeros_(self.out_layer.weight)
+        nn.init.zeros_(self.out_layer.bias)
+
+    def forward(
+        self,
+        logits: Float[Tensor, "batch x y z"],
+        fine: Float[Tensor, "batch channel x y z"],
+        features: Float[Tensor, "batch view x y z feature"],
+    ) -> Float[Tensor, "batch x y z"]:
+        """Apply to the logits so far, the features that they were read from, and what is known of each view."""
+        known = [torch.tanh(logits / 4)[..., None], fine.permute(0, 2, 3, 4, 1), edges(features)]
+        out: Tensor = self.out_layer(self.layers(torch.cat(known, -1)))[..., 0]
+        return out
+
+
 class LiftingNetwork(nn.Module):
     """Features of the views at each cell -> logits of occupancy, inside included."""
 
@@ -176,6 +225,7 @@ class LiftingNetwork(nn.Module):
         self.out_layer = output_layer(fine, 1)
         self.photo = PhotoNetwork(config) if config.photo_channels else None
         self.spot = SpotNetwork(config) if config.photo_channels else None
+        self.edge = EdgeNetwork(config) if config.edge_channels else None
 
     def _level(self, width: int) -> nn.Sequential:
         return nn.Sequential(*(ResBlock(width) for _ in range(self.config.blocks)))
@@ -204,5 +254,8 @@ class LiftingNetwork(nn.Module):
         x = self.fine(pixel_shuffle_3d(self.to_fine(x)) + fine)
         for level in self.fine_levels:
             x = level(x)
-        logits: Tensor = self.out_layer(x)
-        return logits[:, 0], depth
+        x = self.out_layer[:-1](x)
+        logits: Tensor = self.out_layer[-1](x)[:, 0]
+        if self.edge is not None:
+            logits = logits + self.edge(logits, x, views.features)
+        return logits, depth

@@ -13,11 +13,10 @@ from mvsam3d.geometry.cameras import centre
 from mvsam3d.geometry.compiled import compiled
 from mvsam3d.geometry.hull import outline_distance
 from mvsam3d.geometry.voxels import all_cells, centres
-from mvsam3d.models.lifting import SPOT, VIEW_FEATURES, WINDOW, WINDOW_CHANNELS, LiftedViews
+from mvsam3d.models.lifting import FARTHEST, SPOT, VIEW_FEATURES, WINDOW, WINDOW_CHANNELS, LiftedViews
 from mvsam3d.rendering.framing import Box, square_around, square_intrinsics
 from mvsam3d.types import Camera
 
-FARTHEST = 4.0  # cells beyond which distances to the outline are cut
 WINDOW_MARGIN = 1.1  # side of the window in sides of the mask's box
 
 
