@@ -128,14 +128,8 @@ def test_how_outlines_run_through_a_cell() -> None:
     x[0, :, 0, 0, 0, DISTANCE] = torch.tensor([3.0, 0.6, -0.3]) / FARTHEST
     *shares, least, second, number = edges(x)[0, 0, 0, 0].tolist()
     inside = {-1.0: 3, -0.5: 2, -0.25: 2, 0.0: 2, 0.25: 2, 0.5: 1, 1.0: 1, 2.0: 1}  # of three, by more than each edge
-    near = {
-        -0.5: 0.881,
-        -0.25: 0.378,
-        0.0: 0.047,
-        0.25: -0.029,
-        0.5: 0.731,
-        1.0: 0.018,
-    }  # and what those within .4 cells of it add
+    # What those within .4 cells of an edge add
+    near = {-0.5: 0.881, -0.25: 0.378, 0.0: 0.047, 0.25: -0.029, 0.5: 0.731, 1.0: 0.018}
     expected = [(count + near.get(edge, 0.0)) / 3 for edge, count in inside.items()]
     assert tuple(inside) == EDGES
     assert shares == pytest.approx(expected, abs=2e-3)

@@ -28,16 +28,8 @@ WINDOW = 96  # side of the square around the object that the photo network sees,
 PHOTO_CELLS = WINDOW // 4  # side of what it answers
 WINDOW_CHANNELS = 4  # colours, 0 off the object, and mask
 FARTHEST = 4.0  # cells from the outline beyond which distances are cut, and their unit
-EDGES = (
-    -1.0,
-    -0.5,
-    -0.25,
-    0.0,
-    0.25,
-    0.5,
-    1.0,
-    2.0,
-)  # cells inside the outline; how many views have a cell further in than each
+# Cells inside the outline; of each, how many views have a cell further in
+EDGES = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
 EDGE_WIDTH = 0.1  # cells over which a view passes an edge
 EDGE_FEATURES = len(EDGES) + 2 + 1  # those shares, the least two distances, and the number of views
 # Of a cell of the half grid in a view: x and y in the window, [-1, 1]; depth from the cube's centre and size of the window, in cubes
