@@ -8,6 +8,8 @@ python benchmarks/geometry.py meshes CACHE MESHES [--objects 148] [--views 2 4 8
     what lifting network and hull say together in each object's own cube, beside the hull alone: 32^3, surface and solid IoU, masks
     without flaws. --depth-error: with the true depth of each view beside them, wrong as a whole by a share drawn for each view with this
     standard deviation.
+python benchmarks/geometry.py answers CACHE MESHES [--objects 40] [--views 4 8] [--model small] [--surface auto]
+    whole answers for those meshes, with true cameras: solid IoU at 64^3 beside the hull's, and silhouette IoU at the views given.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import reconstruct
+from mvsam3d.posing.by_photos import ByPhotos
 from mvsam3d.posing.known_shape import agreed_chance, lifted_probability
 from mvsam3d.rendering.meshes import render_mesh
 from mvsam3d.rendering.silhouettes import silhouette_iou
@@ -47,6 +50,7 @@ from mvsam3d.types import Camera, Mesh, Photo
 
 CELLS = 64
 LONG_SIDE = 512
+POORLY_MET = 0.85  # silhouette IoU below which an answer has lost parts of its object
 WORLD = Cube(np.zeros(3), 1.0)  # of the scenes: longest side 1, bounding box around the origin
 
 
@@ -162,32 +166,69 @@ def depths_of(mesh: TrainingMesh, cameras: list[Camera], error: float, rng: np.r
     return [depth.astype(np.float64) * (1 + error * rng.standard_normal()) for depth in seen]
 
 
+def photographed(cache: Path, folder: Path, objects: int) -> tuple[Shards, int]:
+    """Val meshes in eight views with masks without flaws, and the cells along an edge of their grids."""
+    made = cache / "eight_views_faultless"
+    made.mkdir(exist_ok=True)
+    data = replace(SMALL_RECIPE.data, views=8, objects=objects, flaws=0.0, same_light=1.0, samples=64)
+    make_shard(ShardPlan("held_out_mesh", 0, data, folder), made)
+    return Shards(made, ("held_out_mesh",)), data.resolution
+
+
+def given_of(shards: Shards, row: int, count: int) -> tuple[list[Photo], list[Camera]]:
+    rgb, masks, cameras = views_of(shards, row, np.arange(count))
+    return [Photo(str(i), picture, mask) for i, (picture, mask) in enumerate(zip(rgb, masks))], cameras
+
+
+def answers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    models, _, _ = load_checkpoint(checkpoint_folder(arguments.model))
+    shards, _ = photographed(arguments.cache, arguments.meshes, 148)
+    records = load_mesh_index(arguments.meshes, "val")
+    config = ReconstructionConfig(by_photos=ByPhotos(surface=arguments.surface))
+    rows = []
+    for count in arguments.views:
+        scores = []
+        for row in range(arguments.objects):
+            mesh = load_training_mesh(arguments.meshes, records[int(shards.rows(np.array([row]), "seed")[0])])
+            truth = solid_grid(mesh, CELLS)
+            photos, cameras = given_of(shards, row, count)
+            made = reconstruct(photos, models, config, torch.Generator().manual_seed(42), cameras=cameras)
+            assert made.in_world is not None, "cameras were given"
+            placed = made.in_world.world_from_object
+            vertices = made.mesh.vertices @ placed[:3, :3].T + placed[:3, 3]
+            around = [replace(c, camera_from_world=c.camera_from_world @ placed) for c in cameras]
+            met = np.mean([silhouette_iou(photo, made.mesh, camera) for photo, camera in zip(photos, around)])
+            hull = carved(cameras, [photo.mask for photo in photos], WORLD, CELLS)
+            ours = solid_iou(solid_of(vertices, made.mesh.faces), truth)
+            scores.append([ours, solid_iou(hull, truth), float(met), float(met < POORLY_MET)])
+        means = np.mean(scores, axis=0).tolist()
+        rows.append({"views": count, **dict(zip(("iou", "hull", "silhouette", "poorly_met"), means))})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
 @torch.no_grad()
 def meshes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     models, _, _ = load_checkpoint(checkpoint_folder(arguments.model))
     assert models.lifting is not None, "this model has no lifting network"
-    folder = arguments.cache / "eight_views_faultless"
-    folder.mkdir(exist_ok=True)
-    data = replace(SMALL_RECIPE.data, views=8, objects=arguments.objects, flaws=0.0, same_light=1.0, samples=64)
-    make_shard(ShardPlan("held_out_mesh", 0, data, arguments.meshes), folder)
-    shards = Shards(folder, ("held_out_mesh",))
+    shards, resolution = photographed(arguments.cache, arguments.meshes, arguments.objects)
     records = load_mesh_index(arguments.meshes, "val")
     rows = []
     for count in arguments.views:
         scores = []
         for row in range(arguments.objects):
-            rgb, masks, cameras = views_of(shards, row, np.arange(count))
-            photos = [Photo(str(i), picture, mask) for i, (picture, mask) in enumerate(zip(rgb, masks))]
-            truth = torch.from_numpy(shards.solid(np.array([row]), data.resolution))
+            photos, cameras = given_of(shards, row, count)
+            masks = [photo.mask for photo in photos]
+            truth = torch.from_numpy(shards.solid(np.array([row]), resolution))
             said = lifted_probability(photos, cameras, WORLD, models.lifting)
-            together = agreed_chance(said, soft_hull(cameras, masks, WORLD, data.resolution))
+            together = agreed_chance(said, soft_hull(cameras, masks, WORLD, resolution))
             if arguments.depth_error is not None:
                 mesh = load_training_mesh(arguments.meshes, records[int(shards.rows(np.array([row]), "seed")[0])])
                 depths = depths_of(mesh, cameras, arguments.depth_error, np.random.default_rng(row))
-                odds = np.log(together / (1 - together)) + depth_odds(cameras, depths, masks, WORLD, data.resolution)
+                odds = np.log(together / (1 - together)) + depth_odds(cameras, depths, masks, WORLD, resolution)
                 together = 1 / (1 + np.exp(-odds))
             together = together > 0.5
-            hull = carved(cameras, masks, WORLD, data.resolution)
+            hull = carved(cameras, masks, WORLD, resolution)
             ours, its = (occupancy_iou(torch.from_numpy(solid)[None], truth) for solid in (together, hull))
             scores.append([float(v) for v in (ours.surface, ours.solid, its.surface, its.solid)])
         table = np.array(scores)
@@ -214,7 +255,14 @@ def main() -> None:
     rendered.add_argument("--views", nargs="+", type=int, default=[2, 4, 8])
     rendered.add_argument("--depth-error", type=float)
     rendered.set_defaults(run=meshes)
-    for command in (real, rendered):
+    whole = commands.add_parser("answers")
+    whole.add_argument("cache", type=Path)
+    whole.add_argument("meshes", type=Path)
+    whole.add_argument("--objects", type=int, default=40)
+    whole.add_argument("--views", nargs="+", type=int, default=[4, 8])
+    whole.add_argument("--surface", choices=("auto", "model"), default="auto")
+    whole.set_defaults(run=answers)
+    for command in (real, rendered, whole):
         command.add_argument("--model", default="small")
         command.add_argument("--out", type=Path)
     arguments = parser.parse_args()

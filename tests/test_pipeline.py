@@ -11,11 +11,14 @@ from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.evidence import Sight
 from mvsam3d.generation.pose import pose_from_camera
 from mvsam3d.generation.weighting import ByEntropy, ByVisibility, Mixed
+from mvsam3d.geometry.hull import Cube, silhouette
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import SAM3D, SMALL
 from mvsam3d.options import ReconstructionConfig, check_config, slat_sampling, structure_sampling
 from mvsam3d.pipeline import _placed_by_poses, reconstruct, reference_view, view_config
+from mvsam3d.posing.by_photos import ByPhotos
 from mvsam3d.posing.placement import photo_cameras
+from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, Mesh, Photo, Voxels
 from mvsam3d.views.prepare import prepare_views
@@ -222,3 +225,23 @@ def test_poses_found_together_tell_the_shape_where_it_meets_the_masks_as_well(mo
         mesh = Mesh(ball.vertices.astype(np.float32), ball.faces)
         found = _placed_by_poses(photos, views, poses, poses, mesh, models, logits, ReconstructionConfig())
         assert (found is not None) == kept
+
+
+def test_wings_thinner_than_a_cell_are_in_the_mesh(models) -> None:
+    """A body with two wings, six photos with cameras: the mesh that cameras tell has them, and so has the model's own."""
+    side = 96
+    grid = np.stack(np.meshgrid(*[(np.arange(128) + 0.5) / 128 - 0.5] * 3, indexing="ij"), -1)
+    body = np.linalg.norm(grid / [0.1, 0.3, 0.08], axis=-1) < 1
+    wings = (abs(grid[..., 0]) < 0.48) & (abs(grid[..., 1]) < 0.06) & (abs(grid[..., 2] - 0.04) < 0.008)
+    lens = np.array([[110.0, 0, side / 2], [0, 110.0, side / 2], [0, 0, 1]])
+    cameras = [Camera(lens, look_at(60.0 * i, 20.0 + 25 * (i % 2), 1.6), side, side) for i in range(6)]
+    masks = [silhouette(body | wings, Cube(np.zeros(3), 1.0), camera, side, side) for camera in cameras]
+    photos = [Photo(str(i), np.full((side, side, 3), 170, np.uint8), mask) for i, mask in enumerate(masks)]
+    met = {}
+    for surface in ("auto", "model"):
+        config = ReconstructionConfig(by_photos=ByPhotos(surface=surface, texture="model"))
+        made = reconstruct(photos, models, config, torch.Generator().manual_seed(1), cameras=cameras)
+        assert made.cameras is not None
+        met[surface] = np.mean([silhouette_iou(p, made.mesh, c) for p, c in zip(photos, made.cameras, strict=True)])
+        assert made.mesh.texture is not None
+    assert min(met.values()) > 0.9

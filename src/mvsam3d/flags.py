@@ -139,6 +139,8 @@ class Reconstruct:
     """The view whose pose is the object's: first, largest-mask, most-visible, or its number, from 0."""
     guidance: bool | None = None
     """Let the cameras tell shape and poses: by default where --cameras is given. False: nor those of poses that were found together."""
+    surface: Literal["model", "auto"] = "auto"
+    """The mesh: of the shape that cameras tell with a lifting network, where there is one (auto), or what the model makes of its cells."""
     fit_outlines: bool = True
     """Bend the mesh a little so that its outlines meet the masks of the photos that it explains."""
     texture: Literal["photos", "model", "auto"] = "auto"
@@ -230,7 +232,7 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         drop_outliers=flags.drop_outliers,
         search_poses=flags.search_poses,
         guidance=flags.guidance,
-        by_photos=ByPhotos(fit_outlines=flags.fit_outlines, texture=flags.texture),
+        by_photos=ByPhotos(surface=flags.surface, fit_outlines=flags.fit_outlines, texture=flags.texture),
         structure_steps=flags.stage1_steps,
         shortcut=flags.shortcut,
         structure_every=flags.stage1_every,

@@ -36,8 +36,10 @@ from mvsam3d.geometry.cameras import unscaled, widest_angle
 from mvsam3d.geometry.hull import Cube, silhouette_ious
 from mvsam3d.geometry.transforms import inverse
 from mvsam3d.geometry.voxels import all_cells
-from mvsam3d.meshing.cleanup import cleaned, simplified
+from mvsam3d.meshing.cleanup import cleaned, coloured_as, simplified
 from mvsam3d.meshing.isosurface import CollectedField, collected, enclosed_by, extract_surface
+from mvsam3d.meshing.level_surface import level_surface
+from mvsam3d.meshing.splat_places import under_surface
 from mvsam3d.meshing.texture import textured
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.config import ModelConfig, SamplingDefaults
@@ -137,7 +139,7 @@ def reconstruct(
                 cameras = cameras if placement is None else placement.cameras
             gaussians, surface = _surface(models, maps, voxels, config, noise, observers, records, clock, seen)
         with clock.stage("mesh"):
-            mesh = cleaned(surface, config.cleanup)
+            mesh, gaussians = _shaped(surface, gaussians, placement, telling, photos, config)
         found = None
         with clock.stage("poses"):
             # depth tells more of place and size than outlines do
@@ -160,7 +162,7 @@ def reconstruct(
                 records = [record for record in records if record.stage != "slat"]
                 gaussians, surface = _surface(models, maps, voxels, config, noise, observers, records, clock, None)
             with clock.stage("mesh"):
-                mesh = cleaned(surface, config.cleanup)
+                mesh, gaussians = _shaped(surface, gaussians, found, (), photos, config)
         around = photo_cameras(photos, poses, views, cameras, among=placement is not None)
         with clock.stage("outlines"):
             used = telling or tuple(range(len(photos)))
@@ -337,6 +339,29 @@ class SparseStructure:
     """Where the object lies among those cameras."""
     without_camera: tuple[int, ...]
     """Views that have none, where those of the others tell the shape."""
+
+
+def _shaped(
+    surface: Mesh,
+    gaussians: GaussianCloud,
+    placement: Placement | None,
+    views: Sequence[int],
+    photos: Sequence[Photo],
+    config: ReconstructionConfig,
+) -> tuple[Mesh, GaussianCloud]:
+    """The mesh to go on with, cleaned, and its cloud: the decoders', or the surface of the shape by cameras and lifting network, in the
+    decoder's colours, and the cloud on it.
+
+    That surface keeps what is thinner than a cell of stage 2. A shape by outlines alone has no hollows: there the decoder knows better.
+
+    Args:
+        views: whose masks it is to cover, see `Placement.covering_logits`.
+    """
+    if placement is None or placement.shape.source != "lifting" or config.by_photos.surface == "model":
+        return cleaned(surface, config.cleanup), gaussians
+    odds = placement.covering_logits(KNOWN_CELLS, views, [photo.mask for photo in photos])
+    mesh = cleaned(coloured_as(level_surface(odds.numpy()), surface), config.cleanup)
+    return mesh, under_surface(gaussians, mesh)
 
 
 @torch.no_grad()

@@ -178,6 +178,17 @@ def test_the_cone_that_no_camera_sees_into_is_not_there_where_the_model_is_place
     assert (together.probability > 0.5)[block].mean() > 0.9
 
 
+@pytest.mark.parametrize("at", [-0.4, -0.21, 0.0, 0.13, 0.33])
+def test_a_wall_thinner_than_a_cell_stays_whole(at: float) -> None:
+    """A leaning wall of .7 cells of the coarse grid: no ray through it misses it, wherever it stands."""
+    points = Cube(np.zeros(3), 1.0).cell_centres(64)
+    wall = abs(points[..., 0] - 0.1 * points[..., 1] - 0.5 * at) < 0.7 / 64
+    shape = KnownShape(Cube(np.zeros(3), 1.0), np.where(wall, 0.9, 0.1), np.ones_like(wall, dtype=float), "lifting")
+    placement = Placement(shape, Alignment(np.eye(4), 0.9), 0.0, np.eye(4), np.eye(4), ())
+    assert (placement.logits(32) > 0).any(0).all()
+    assert np.array_equal(placement.logits(64).numpy() > 0, wall)  # on the shape's own cells it is what it was
+
+
 def test_a_wall_with_holes_is_closed_where_the_masks_show_it() -> None:
     """A plate with holes of two cells before masks of the whole plate; what is beside the plate stays empty."""
     points = Cube(np.zeros(3), 1.0).cell_centres(32)

@@ -193,11 +193,15 @@ def simplified(mesh: Mesh, target_faces: int) -> Mesh:
     vertices, faces = fast_simplification.simplify(
         mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), target_count=target_faces
     )
-    colours = mesh.vertex_colours
-    if colours is not None:
-        colours = colours[cKDTree(mesh.vertices).query(vertices)[1]]
-    small = Mesh(vertices.astype(mesh.vertices.dtype), faces.astype(np.int64), vertex_colours=colours)
+    small = coloured_as(Mesh(vertices.astype(mesh.vertices.dtype), faces.astype(np.int64)), mesh)
     return without_degenerate_faces(with_merged_vertices(small))
+
+
+def coloured_as(mesh: Mesh, other: Mesh) -> Mesh:
+    """The mesh with the colours of the other's nearest vertices; without, if that has none."""
+    if other.vertex_colours is None:
+        return replace(mesh, vertex_colours=None)
+    return replace(mesh, vertex_colours=other.vertex_colours[cKDTree(other.vertices).query(mesh.vertices)[1]])
 
 
 def _rows(mesh: Mesh, rows: Int[np.ndarray, " kept"], faces: Int[np.ndarray, "face 3"]) -> Mesh:

@@ -20,6 +20,7 @@ from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo
 
 log = logging.getLogger(__name__)
 
+SurfaceFrom = Literal["model", "auto"]
 TextureFrom = Literal["photos", "model", "auto"]
 
 
@@ -27,6 +28,8 @@ TextureFrom = Literal["photos", "model", "auto"]
 class ByPhotos:
     """What photos may change."""
 
+    surface: SurfaceFrom = "auto"
+    """The mesh: of the shape that cameras and the lifting network tell, where they do (auto), or the model's own."""
     fit_outlines: bool = True
     """Bend mesh and cloud so that their outlines meet the masks."""
     explained: float = 0.6

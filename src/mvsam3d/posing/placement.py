@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -61,8 +62,17 @@ class Placement:
         return InWorld(self.world_from_object, self.alignment.agreement, self.shape.source, self.share)
 
     def logits(self, resolution: int) -> Float[Tensor, "r r r"]:
-        """Log odds of the shape on the cells of the object frame."""
-        chance = in_object_frame(self.shape.probability, self.cube_from_object, resolution)
+        """Log odds of the shape on the cells of the object frame.
+
+        A cell larger than the shape's own is as solid as the most solid of its eighths: walls and wings thinner than it often lie between
+        the middles of such cells, and would have holes.
+        """
+        larger = resolution < len(self.shape.probability)
+        chance = in_object_frame(
+            self.shape.probability, self.cube_from_object, 2 * resolution if larger else resolution
+        )
+        if larger:
+            chance = F.max_pool3d(chance[None, None], 2)[0, 0]
         return torch.logit(chance.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE))
 
     def covering_logits(
