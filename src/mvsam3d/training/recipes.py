@@ -28,7 +28,7 @@ from mvsam3d.models.structure_vae import StructureDecoder, tokens_from_grid
 from mvsam3d.models.view_tokens import ViewTokens
 from mvsam3d.models.voxel_baseline import VoxelBaseline, VoxelBaselineConfig, write_baseline
 from mvsam3d.nn.precision import use_fast_exact_matmul
-from mvsam3d.training.classes import SMALL_CLASSES
+from mvsam3d.training.classes import LIFTING_CLASSES, SMALL_CLASSES
 from mvsam3d.training.cubes import LooseCubes
 from mvsam3d.training.data import DataConfig, Derive, ShardPlan, Shards, background_shards, make_shards, plans
 from mvsam3d.training.loop import LoopConfig, Run, Task, train
@@ -108,7 +108,7 @@ SMALL_RECIPE = Recipe(
     held_out=200,
     lifting_data=DataConfig(
         views=8,
-        classes=SMALL_CLASSES,
+        classes=LIFTING_CLASSES,
         mesh_share=0.6,
         flaws=0.4,
         same_light=0.6,

@@ -39,6 +39,7 @@ CLASSES: dict[str, Callable[[Builder, Palette], None]] = {
         kitchen.teapot,
         kitchen.kettle,
         kitchen.vase,
+        kitchen.vessel,
         kitchen.pan,
         kitchen.spoon,
         kitchen.knife,

@@ -173,6 +173,39 @@ def vase(b: Builder, p: Palette) -> None:
             b.torus((sx * q, 0, 0.7 * h), 0.16 * h, 0.008, mat, rot=rotation("x", 90))
 
 
+def vessel(b: Builder, p: Palette) -> None:
+    """A flowerpot, crock, tub or trough: open, with a wall and a floor that have thickness; empty, or with earth or water in it."""
+    u = p.rng.uniform
+    outer = b.material(p.any())
+    inner = b.material(p.shade(0.3, 0.9)) if u() < 0.4 else outer
+    r, h = 0.12, 0.12 * u(0.7, 2.6)
+    wall = r * u(0.05, 0.28)
+    floor = wall * u(0.7, 1.8)
+    inside = r - wall
+    turned = u() < 0.7
+    with b.group():
+        if turned:
+            low, bulge = r * u(0.55, 1.05), r * u(0.85, 1.15)
+            b.lathe((0, 0, 0), [(low, 0), (bulge, 0.55 * h), (r, h)], outer, round=0.15 * wall)
+            if u() < 0.5:  # a rim
+                high = h * u(0.06, 0.25)
+                b.rod((0, 0, h - high), (0, 0, h), r + wall * u(0.2, 0.8), outer, round=0.2 * wall)
+            within = [(low - wall, floor), (bulge - wall, max(0.55 * h, floor + 0.01)), (inside, h + wall)]
+            b.lathe((0, 0, 0), within, inner, op="subtract")
+        else:
+            long = u(1.0, 2.2)
+            b.box((0, 0, 0.5 * h), (2 * r * long, 2 * r, h), outer, round=wall * u(0.1, 0.45))
+            size = (2 * (r * long - wall), 2 * inside, h)
+            b.box((0, 0, 0.5 * h + floor), size, inner, round=wall * u(0.0, 0.5), op="subtract")
+        if u() < 0.3:  # a hole for the water
+            b.rod((0, 0, -0.01), (0, 0, floor + 0.01), r * u(0.06, 0.15), op="subtract")
+    if u() < 0.25:
+        level = floor + u(0.1, 0.85) * (h - floor)
+        b.rod((0, 0, 0.5 * floor), (0, 0, level), 0.9 * inside, b.material(p.plain()))
+    if turned and u() < 0.3:  # a saucer
+        b.lathe((0, 0, -0.012), [(0, 0), (r * u(0.9, 1.2), 0), (r * u(1.1, 1.35), 0.03)], outer, wall=0.5 * wall)
+
+
 def pan(b: Builder, p: Palette) -> None:
     """A frying pan with a long handle, or a pot with two ears and a lid."""
     u = p.rng.uniform
