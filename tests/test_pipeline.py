@@ -15,12 +15,14 @@ from mvsam3d.geometry.hull import Cube, silhouette
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.models.config import SAM3D, SMALL
 from mvsam3d.options import ReconstructionConfig, check_config, slat_sampling, structure_sampling
-from mvsam3d.pipeline import _placed_by_poses, reconstruct, reference_view, view_config
+from mvsam3d.pipeline import _placed_by_poses, _shaped, reconstruct, reference_view, view_config
+from mvsam3d.posing.alignment import Alignment
 from mvsam3d.posing.by_photos import ByPhotos
-from mvsam3d.posing.placement import photo_cameras
+from mvsam3d.posing.known_shape import KnownShape
+from mvsam3d.posing.placement import Placement, photo_cameras
 from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.training.objects import look_at
-from mvsam3d.types import Camera, Mesh, Photo, Voxels
+from mvsam3d.types import Camera, GaussianCloud, Mesh, Photo, Voxels
 from mvsam3d.views.prepare import prepare_views
 from tests.geometry.test_hull import HEIGHT, WIDTH, shadow
 
@@ -245,3 +247,22 @@ def test_wings_thinner_than_a_cell_are_in_the_mesh(models) -> None:
         met[surface] = np.mean([silhouette_iou(p, made.mesh, c) for p, c in zip(photos, made.cameras, strict=True)])
         assert made.mesh.texture is not None
     assert min(met.values()) > 0.9
+
+
+def test_the_mesh_is_that_of_cameras_where_a_lifting_network_had_a_say() -> None:
+    """The decoder's ball, or the cameras' block in the ball's colours; outlines alone hollow nothing, so there the ball is kept."""
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.2)
+    decoded = Mesh(ball.vertices, ball.faces, vertex_colours=np.full((len(ball.vertices), 3), 0.3))
+    cloud = GaussianCloud(
+        torch.zeros(5, 3), torch.full((5, 3), 0.01), torch.eye(4)[:1].repeat(5, 1), torch.ones(5), torch.zeros(5, 3)
+    )
+    chance = np.where((abs(Cube(np.zeros(3), 1.0).cell_centres(64)) < 0.25).all(-1), 0.9, 0.1)
+    for source, surface, side in (("lifting", "auto", 0.5), ("lifting", "model", 0.4), ("hull", "auto", 0.4)):
+        shape = KnownShape(Cube(np.zeros(3), 1.0), chance, chance, source)
+        placement = Placement(shape, Alignment(np.eye(4), 0.9), 0.0, np.eye(4), np.eye(4), ())
+        config = ReconstructionConfig(by_photos=ByPhotos(surface=surface))
+        mesh, moved = _shaped(decoded, cloud, placement, (), (), config)
+        assert np.ptp(mesh.vertices, axis=0) == pytest.approx(side, abs=0.01)
+        assert mesh.vertex_colours == pytest.approx(0.3)
+        assert torch.equal(moved.means, cloud.means) == (side == 0.4)
+    assert _shaped(decoded, cloud, None, (), (), ReconstructionConfig())[1] is cloud
