@@ -211,7 +211,9 @@ def test_poses_found_together_are_left_where_they_tell_nothing(
     assert _placed_by_poses(photos, views, poses, poses, mesh, models, logits, off) is None
 
 
-def test_poses_found_together_tell_the_shape_where_it_meets_the_masks_as_well(models) -> None:
+def test_poses_found_together_tell_the_shape_where_it_meets_the_masks_as_well(
+    models, caplog: pytest.LogCaptureFixture
+) -> None:
     """A ball from four sides: beside a mesh that is too small its shape is taken, beside the ball itself the mesh stays."""
     blank = Photo("blank", np.full((HEIGHT, WIDTH, 3), 128, np.uint8), np.ones((HEIGHT, WIDTH), bool))
     poses = [
@@ -227,6 +229,12 @@ def test_poses_found_together_tell_the_shape_where_it_meets_the_masks_as_well(mo
         mesh = Mesh(ball.vertices.astype(np.float32), ball.faces)
         found = _placed_by_poses(photos, views, poses, poses, mesh, models, logits, ReconstructionConfig())
         assert (found is not None) == kept
+    # one photo of a ball half as large: what all masks share meets the others' badly, though better than a crumb does
+    photos[3] = replace(photos[3], mask=shadow(placed[3], 0.15, np.zeros(3)))
+    crumb = Mesh((0.05 / 0.3 * ball.vertices).astype(np.float32), ball.faces)
+    with caplog.at_level("INFO"):
+        assert _placed_by_poses(photos, views, poses, poses, crumb, models, logits, ReconstructionConfig()) is None
+    assert "(0.82 is asked for)" in caplog.text
 
 
 def test_wings_thinner_than_a_cell_are_in_the_mesh(models) -> None:
