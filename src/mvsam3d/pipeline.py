@@ -363,7 +363,7 @@ def _shaped(
     if placement is None or placement.shape.source != "lifting" or config.by_photos.surface == "model":
         return cleaned(surface, config.cleanup), gaussians
     odds = placement.covering_logits(KNOWN_CELLS, views, [photo.mask for photo in photos])
-    mesh = cleaned(coloured_as(level_surface(odds.numpy()), surface), config.cleanup)
+    mesh = coloured_as(cleaned(level_surface(odds.numpy()), config.cleanup), surface)
     return mesh, under_surface(gaussians, mesh)
 
 

@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from mvsam3d.rendering.meshes import face_normals
 from mvsam3d.types import GaussianCloud, Mesh
 
 POINTS = 200_000  # of the surface, of which the nearest is taken
@@ -22,7 +20,7 @@ def under_surface(cloud: GaussianCloud, mesh: Mesh) -> GaussianCloud:
     points, faces = trimesh.sample.sample_surface(surface, POINTS, seed=0)
     means = cloud.means.detach().cpu().double().numpy()
     near = cKDTree(points).query(means)[1]
-    normals = face_normals(mesh.vertices.astype(np.float64), mesh.faces)[faces[near]]
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
     depth = cloud.scales.detach().cpu().double().numpy().mean(axis=1, keepdims=True)
-    return replace(cloud, means=torch.from_numpy(points[near] - depth * normals).to(cloud.means))
+    return replace(
+        cloud, means=torch.from_numpy(points[near] - depth * surface.face_normals[faces[near]]).to(cloud.means)
+    )

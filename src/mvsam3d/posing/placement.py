@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -64,15 +65,12 @@ class Placement:
     def logits(self, resolution: int) -> Float[Tensor, "r r r"]:
         """Log odds of the shape on the cells of the object frame.
 
-        A cell larger than the shape's own is as solid as the most solid of its eighths: walls and wings thinner than it often lie between
-        the middles of such cells, and would have holes.
+        A cell larger than the shape's own is as solid as the most solid of its parts of about that size: walls and wings thinner than it
+        often lie between the middles of such cells, and would have holes.
         """
-        larger = resolution < len(self.shape.probability)
-        chance = in_object_frame(
-            self.shape.probability, self.cube_from_object, 2 * resolution if larger else resolution
-        )
-        if larger:
-            chance = F.max_pool3d(chance[None, None], 2)[0, 0]
+        parts = math.ceil(len(self.shape.probability) / resolution)  # of a cell, along an edge
+        chance = in_object_frame(self.shape.probability, self.cube_from_object, parts * resolution)
+        chance = F.max_pool3d(chance[None, None], parts)[0, 0]
         return torch.logit(chance.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE))
 
     def covering_logits(
