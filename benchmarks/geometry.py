@@ -5,9 +5,9 @@ python benchmarks/geometry.py scenes REAL [--scenes axe flowerpot] [--views 4 8]
     and at those left out. --found: cameras by structure from motion instead of the scene's own; the result is brought into the scene's
     frame by the similarity that fits the cameras' centres best.
 python benchmarks/geometry.py meshes CACHE MESHES [--objects 148] [--views 2 4 8] [--model small] [--depth-error .02]
-    what lifting network and hull say together in each object's own cube, beside the hull alone: 32^3, surface and solid IoU, masks
-    without flaws. --depth-error: with the true depth of each view beside them, wrong as a whole by a share drawn for each view with this
-    standard deviation.
+    what lifting network and hull say together in each object's own cube, beside the hull alone, masks without flaws: surface and solid
+    IoU of their cells at 32^3, and solid IoU at 64^3 of the surface that becomes the mesh. --depth-error: the former with the true depth of
+    each view beside them, wrong as a whole by a share drawn for each view with this standard deviation.
 python benchmarks/geometry.py answers CACHE MESHES [--objects 40] [--views 4 8] [--model small] [--surface auto]
     whole answers for those meshes, with true cameras: solid IoU at 64^3 beside the hull's, and silhouette IoU at the views given.
 """
@@ -31,12 +31,13 @@ from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.io.cameras import load_cameras
 from mvsam3d.io.photos import load_photos
 from mvsam3d.io.runs import write_whole
+from mvsam3d.meshing.level_surface import level_surface
 from mvsam3d.models.checkpoints import checkpoint_folder, load_checkpoint
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import reconstruct
 from mvsam3d.posing.by_photos import ByPhotos
-from mvsam3d.posing.known_shape import agreed_chance, lifted_probability
+from mvsam3d.posing.known_shape import agreed_chance, chance_in, lifted_probability, log_odds
 from mvsam3d.rendering.meshes import render_mesh
 from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.rendering.splats import render_splats
@@ -219,20 +220,23 @@ def meshes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for row in range(arguments.objects):
             photos, cameras = given_of(shards, row, count)
             masks = [photo.mask for photo in photos]
+            mesh = load_training_mesh(arguments.meshes, records[int(shards.rows(np.array([row]), "seed")[0])])
             truth = torch.from_numpy(shards.solid(np.array([row]), resolution))
             said = lifted_probability(photos, cameras, WORLD, models.lifting)
             together = agreed_chance(said, soft_hull(cameras, masks, WORLD, resolution))
             if arguments.depth_error is not None:
-                mesh = load_training_mesh(arguments.meshes, records[int(shards.rows(np.array([row]), "seed")[0])])
                 depths = depths_of(mesh, cameras, arguments.depth_error, np.random.default_rng(row))
-                odds = np.log(together / (1 - together)) + depth_odds(cameras, depths, masks, WORLD, resolution)
+                odds = log_odds(together) + depth_odds(cameras, depths, masks, WORLD, resolution)
                 together = 1 / (1 + np.exp(-odds))
-            together = together > 0.5
             hull = carved(cameras, masks, WORLD, resolution)
-            ours, its = (occupancy_iou(torch.from_numpy(solid)[None], truth) for solid in (together, hull))
-            scores.append([float(v) for v in (ours.surface, ours.solid, its.surface, its.solid)])
+            ours, its = (occupancy_iou(torch.from_numpy(cells)[None], truth) for cells in (together > 0.5, hull))
+            shape = level_surface(log_odds(chance_in(WORLD, photos, cameras, models.lifting, CELLS)[0]))
+            finer, within = solid_grid(mesh, CELLS), carved(cameras, masks, WORLD, CELLS)
+            at_64 = [solid_iou(cells, finer) for cells in (solid_of(shape.vertices, shape.faces), within)]
+            scores.append([*(float(v) for v in (ours.surface, ours.solid, its.surface, its.solid)), *at_64])
         table = np.array(scores)
-        mean = dict(zip(("surface", "solid", "hull_surface", "hull_solid"), table.mean(0).tolist()))
+        names = ("surface", "solid", "hull_surface", "hull_solid", "solid_64", "hull_64")
+        mean = dict(zip(names, table.mean(0).tolist()))
         worse = int((table[:, 1] < table[:, 3] - 0.05).sum())
         rows.append({"views": count, **mean, "more_than_.05_below_the_hull": worse})
         print(json.dumps(rows[-1]), flush=True)

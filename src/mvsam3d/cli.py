@@ -94,7 +94,7 @@ class Train:
     """Folder of the run: checkpoints, metrics, plots."""
     data: Path = Path("cache")
     """Folder of the training shards."""
-    part: Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting"] | None = None
+    part: Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting", "lifting_detail"] | None = None
     """Train this part only; all in order if left out."""
     minutes: float | None = None
     """Stop after so many minutes; the next call continues."""

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mvsam3d.models.lifting import (
+from mvsam3d.models.lifted_views import (
     DISTANCE,
     EDGES,
     FARTHEST,
@@ -13,12 +14,10 @@ from mvsam3d.models.lifting import (
     VIEW_FEATURES,
     WINDOW_CHANNELS,
     LiftedViews,
-    LiftingConfig,
-    LiftingNetwork,
-    SpotNetwork,
     edges,
     pooled,
 )
+from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork, SpotNetwork
 
 SMALL = LiftingConfig(
     resolution=16,
@@ -30,6 +29,7 @@ SMALL = LiftingConfig(
     edge_channels=8,
 )
 COLOURS_ALONE = replace(SMALL, photo_channels=0, edge_channels=0)
+DETAILED = replace(SMALL, detail_channels=8)
 
 
 def network(config: LiftingConfig = SMALL) -> LiftingNetwork:
@@ -149,6 +149,31 @@ def test_any_number_of_views_on_any_grid() -> None:
     made = network()
     for views, side in ((1, 16), (5, 8), (2, 24)):
         assert made(shown(views, side)).shape == (2, side, side, side)
+
+
+@torch.no_grad()
+def test_detail_begins_with_what_is_said_between_the_cells() -> None:
+    """Weights of a network without detail go on where they were: trilinear between its cells; trained, the views' order is nothing."""
+    torch.manual_seed(0)
+    x, finer = shown(3), shown(3, side=32).features
+
+    def between_and_said(made: LiftingNetwork, order: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, fine, _ = made.with_fine(chosen(x, order))
+        between = F.interpolate(logits[:, None], scale_factor=2, mode="trilinear")[:, 0]
+        return between, made.detailed(logits, fine, finer[:, order])
+
+    assert torch.equal(*between_and_said(LiftingNetwork(DETAILED).eval(), [0, 1, 2]))
+    between, said = between_and_said(network(DETAILED), [0, 1, 2])
+    assert not torch.allclose(said, between, atol=1e-2)
+    assert torch.allclose(said, between_and_said(network(DETAILED), [2, 0, 1])[1], atol=1e-5)
+
+
+def test_every_weight_of_the_detail_learns() -> None:
+    made = network(DETAILED).train()
+    logits, fine, _ = made.with_fine(shown(2))
+    made.detailed(logits, fine, shown(2, side=32).features).square().mean().backward()
+    assert made.detail is not None
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in made.detail.parameters())
 
 
 def test_every_weight_learns() -> None:

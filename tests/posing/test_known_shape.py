@@ -3,8 +3,17 @@ import pytest
 import torch
 
 from mvsam3d.geometry.hull import Cube, distances_inside, outline_distance, soft_hull
-from mvsam3d.models.lifting import MASK, LiftedViews, LiftingConfig, LiftingNetwork
-from mvsam3d.posing.known_shape import BELIEVED, agreed_chance, known_shape, lifted_probability, tight_cube, upsampled
+from mvsam3d.models.lifted_views import MASK, LiftedViews
+from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
+from mvsam3d.models.lifting_detail import refined
+from mvsam3d.posing.known_shape import (
+    BELIEVED,
+    agreed_chance,
+    known_shape,
+    lifted_probability,
+    tight_cube,
+    upsampled,
+)
 from mvsam3d.types import Photo
 from tests.geometry.test_hull import AROUND, RADIUS, WHERE, cameras, shadow
 
@@ -91,24 +100,31 @@ def test_finer_grids_are_interpolated() -> None:
 
 
 class Covered(LiftingNetwork):
-    """Says how many views cover a cell, and nothing else: the same from every heading."""
+    """Says how many views cover a cell, and nothing else: the same from every heading. On the finer grid, it adds up who says so."""
 
-    def forward(self, views: LiftedViews) -> torch.Tensor:
-        return views.features[..., MASK].sum(1)
+    def with_fine(self, views: LiftedViews) -> tuple[torch.Tensor, torch.Tensor, None]:
+        covered = views.features[..., MASK].sum(1)
+        return covered, covered[:, None], None
+
+    def detailed(self, logits: torch.Tensor, fine: torch.Tensor, finer: torch.Tensor) -> torch.Tensor:
+        return refined(logits[:, None])[:, 0] + refined(fine)[:, 0] + finer[..., MASK].sum(1)
 
 
-def test_what_is_asked_from_four_headings_comes_back_in_one_frame() -> None:
+@pytest.mark.parametrize("fine", [False, True])
+def test_what_is_asked_from_four_headings_comes_back_in_one_frame(fine: bool) -> None:
+    cells, times = (32, 3) if fine else (16, 1)
     network = Covered(LiftingConfig(resolution=16, view_channels=2, fine_channels=4, channels=(4, 8)))
     views, cube = cameras(*AROUND[:2]), Cube(WHERE + np.array([0.1, -0.05, 0.0]), 1.0)
     shown = photos()[:2]
-    chance = lifted_probability(shown, views, cube, network)
+    chance = lifted_probability(shown, views, cube, network, fine=fine)
+    assert chance.shape == (cells,) * 3
     for heading in range(1, 4):  # another heading of the whole: only what is not turned back would differ
         assert not np.allclose(np.rot90(chance, heading, (0, 1)), chance, atol=0.05)
     odds = np.log(chance / (1 - chance)) + np.log(BELIEVED / (1 - BELIEVED))
     inside = [
-        distances_inside(camera, outline_distance(photo.mask), cube.cell_centres(16))[0]
+        distances_inside(camera, outline_distance(photo.mask), cube.cell_centres(cells))[0]
         for camera, photo in zip(views, shown, strict=True)
     ]
-    sure = np.minimum(np.abs(inside[0]), np.abs(inside[1])) > 4  # pixels from either outline
-    expected = sum((distance > 0).astype(float) for distance in inside)
+    sure = np.minimum(np.abs(inside[0]), np.abs(inside[1])) > 4 * times  # pixels from either outline
+    expected = times * sum((distance > 0).astype(float) for distance in inside)
     assert np.allclose(odds[sure], expected[sure], atol=0.02)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mvsam3d.geometry.occupancy import iou, surface
-from mvsam3d.models.lifting import DISTANCE, MASK, PHOTO_CELLS, LiftingConfig
+from mvsam3d.models.lifted_views import DISTANCE, MASK, PHOTO_CELLS
+from mvsam3d.models.lifting import LiftingConfig
 from mvsam3d.training.cubes import LooseCubes, turned
 from mvsam3d.training.data import DataConfig, ShardPlan, Shards, generated_object, make_shard
 from mvsam3d.training.muon import Muon, orthogonalised

@@ -2,7 +2,7 @@ import numpy as np
 
 from mvsam3d.geometry.cameras import centre, centred_intrinsics, project
 from mvsam3d.geometry.hull import outline_distance
-from mvsam3d.models.lifting import WINDOW
+from mvsam3d.models.lifted_views import WINDOW
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera
 from mvsam3d.views.lifted import FARTHEST, lifted, lifted_views, window_grid, window_of, window_size

@@ -146,7 +146,7 @@ SMALL = ModelConfig(
         gaussian_decoder=GaussianDecoderConfig(_TRUNK, gaussians=8, scaling_bias=0.008, least_scale=0.001),
         mesh_decoder=MeshDecoderConfig(_TRUNK, groups=8),
     ),
-    lifting=LiftingConfig(fine_blocks=3, blocks=4, photo_channels=24, edge_channels=48),
+    lifting=LiftingConfig(fine_blocks=3, blocks=4, photo_channels=24, edge_channels=48, detail_channels=16),
     sampling=SamplingDefaults(
         structure_steps=1,
         structure_rescale_t=1.0,

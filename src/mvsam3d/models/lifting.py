@@ -6,7 +6,6 @@ network sees in each photo joins at half the grid.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,38 +14,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mvsam3d.models.lifted_views import (
+    EDGE_FEATURES,
+    POOLED_BY_HAND,
+    SPOT,
+    VIEW_FEATURES,
+    WINDOW_CHANNELS,
+    LiftedViews,
+    edges,
+    pooled,
+)
+from mvsam3d.models.lifting_detail import DetailNetwork, refined
 from mvsam3d.models.structure_vae import Down, ResBlock, Up, conv3, output_layer, pixel_shuffle_3d
-
-# What each cell knows of each view: colour (3), of the object only; mask; distance inside the outline; in the photo; to the camera (3)
-COLOUR, MASK, DISTANCE, IN_PHOTO = slice(0, 3), 3, 4, 5
-VIEW_FEATURES = 9
-POOLED_BY_HAND = (
-    3 + 3 + 1 + 1 + 1 + 3 + 1
-)  # colour's mean and variance, distance's least and mean, mask's mean, place, number of views
-
-WINDOW = 96  # side of the square around the object that the photo network sees, in pixels
-PHOTO_CELLS = WINDOW // 4  # side of what it answers
-WINDOW_CHANNELS = 4  # colours, 0 off the object, and mask
-FARTHEST = 4.0  # cells from the outline beyond which distances are cut, and their unit
-# Cells inside the outline; of each, how many views have a cell further in
-EDGES = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0)
-EDGE_WIDTH = 0.1  # cells over which a view passes an edge
-EDGE_FEATURES = len(EDGES) + 2 + 1  # those shares, the least two distances, and the number of views
-# Of a cell of the half grid in a view: x and y in the window, [-1, 1]; depth from the cube's centre and size of the window, in cubes
-SPOT = 4
-
-
-@dataclass(frozen=True)
-class LiftedViews:
-    """What the network is given of the views of an object; `views.lifted` makes it."""
-
-    features: Float[Tensor, "batch view x y z feature"]
-    windows: Float[Tensor, "shown view channel h w"]  # of each of the batch, or of one if all are of the same photos
-    spots: Float[Tensor, "batch view x2 y2 z2 spot"]
-
-    def to(self, device: torch.device | str) -> LiftedViews:
-        """The same there."""
-        return LiftedViews(self.features.to(device), self.windows.to(device), self.spots.to(device))
 
 
 @dataclass(frozen=True)
@@ -70,32 +49,10 @@ class LiftingConfig:
     """Width of each of its levels, from a quarter of the window's pixels down."""
     edge_channels: int = 0
     """Width of the network that looks closely at how the outlines run through a cell, at the end; 0: there is none."""
-
-
-def pooled(
-    features: Float[Tensor, "batch view x y z feature"], learned: Float[Tensor, "batch view x y z channel"]
-) -> Float[Tensor, "batch x y z pooled"]:
-    """Statistics over the views that neither their order changes nor, but for the last, that all are given twice."""
-    batch, views, *size, _ = features.shape
-    colour, mask, distance = features[..., COLOUR], features[..., MASK : MASK + 1], features[..., DISTANCE, None]
-    shown = mask.sum(1).clamp(min=1e-3)
-    mean = (colour * mask).sum(1) / shown
-    variance = ((colour - mean[:, None]).square() * mask).sum(1) / shown
-    axes = [torch.linspace(-1, 1, n, device=features.device, dtype=features.dtype) for n in size]
-    place = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).expand(batch, -1, -1, -1, -1)
-    number = mean.new_full((batch, *size, 1), math.log2(views) / 4)
-    known = [mean, variance, distance.amin(1), distance.mean(1), mask.mean(1), place, number]
-    return torch.cat([learned.mean(1), learned.amax(1), *known], -1)
-
-
-def edges(features: Float[Tensor, "batch view x y z feature"]) -> Float[Tensor, "batch x y z edge"]:
-    """How the outlines run through each cell: shares of the views that have it further inside than each of `EDGES`, the least two distances
-    as far as a cell, and the number of views."""
-    distance = features[..., DISTANCE].float() * FARTHEST
-    shares = [torch.sigmoid((distance - edge) / EDGE_WIDTH).mean(1) for edge in EDGES]
-    least = distance.clamp(-1, 1).topk(min(2, distance.shape[1]), dim=1, largest=False).values
-    number = torch.full_like(shares[0], math.log2(distance.shape[1]) / 4)
-    return torch.stack([*shares, least[:, 0], least[:, -1], number], -1)
+    detail_channels: int = 0
+    """Width of the network that answers on a grid twice as fine; 0: there is none."""
+    detail_blocks: int = 2
+    """Residual blocks of that."""
 
 
 class PhotoBlock(nn.Module):
@@ -218,6 +175,9 @@ class LiftingNetwork(nn.Module):
         self.photo = PhotoNetwork(config) if config.photo_channels else None
         self.spot = SpotNetwork(config) if config.photo_channels else None
         self.edge = EdgeNetwork(config) if config.edge_channels else None
+        self.detail = (
+            DetailNetwork(fine, config.detail_channels, config.detail_blocks) if config.detail_channels else None
+        )
 
     def _level(self, width: int) -> nn.Sequential:
         return nn.Sequential(*(ResBlock(width) for _ in range(self.config.blocks)))
@@ -226,10 +186,38 @@ class LiftingNetwork(nn.Module):
         """Logits."""
         return self.with_depth(views)[0]
 
+    def detailed(
+        self,
+        logits: Float[Tensor, "batch x y z"],
+        fine: Float[Tensor, "batch channel x y z"],
+        finer: Float[Tensor, "batch view x2 y2 z2 feature"],
+    ) -> Float[Tensor, "batch x2 y2 z2"]:
+        """Logits on a grid twice as fine, only of a network with a detail network.
+
+        Args:
+            logits: of this grid, see `with_fine`.
+            fine: what they were read from.
+            finer: of each view at the cells of that grid.
+        """
+        assert self.detail is not None, "there is a detail network"
+        out: Tensor = self.detail(refined(logits[:, None])[:, 0], refined(fine), finer)
+        return out
+
     def with_depth(
         self, views: LiftedViews
     ) -> tuple[Float[Tensor, "batch x y z"], Float[Tensor, "shown view h4 w4"] | None]:
         """Logits, and what the photo network takes for the surface's depth, see there; None if there is none."""
+        logits, _, depth = self.with_fine(views)
+        return logits, depth
+
+    def with_fine(
+        self, views: LiftedViews
+    ) -> tuple[
+        Float[Tensor, "batch x y z"],
+        Float[Tensor, "batch channel x y z"],
+        Float[Tensor, "shown view h4 w4"] | None,
+    ]:
+        """Logits, the features that they are read from, and that depth."""
         known = pooled(views.features, F.gelu(self.view_layer(views.features)))
         x = fine = F.gelu(self.input_layer(known)).permute(0, 4, 1, 2, 3)  # channels last in memory already
         x, depth = self.halved[0](x), None
@@ -250,4 +238,4 @@ class LiftingNetwork(nn.Module):
         logits: Tensor = self.out_layer[-1](x)[:, 0]
         if self.edge is not None:
             logits = logits + self.edge(logits, x, views.features)
-        return logits, depth
+        return logits, x, depth

@@ -59,6 +59,8 @@ class DataConfig:
     """Share of the objects that are photographed from about one height, as people walk around a thing: nothing is seen from below."""
     cubes: LooseCubes | None = None
     """Cubes around each object whose solid grids are kept beside that of its own."""
+    fine_resolution: int = 0
+    """Side of finer solid grids of the same cubes, its own and the loose ones, kept beside them; 0: none."""
 
 
 Kind = Literal["generated", "mesh", "held_out", "held_out_mesh"]
@@ -125,8 +127,9 @@ def _generated_row(seed: int, config: DataConfig) -> dict[str, np.ndarray]:
     thing = generated_object(seed, config)
     views = _views(partial(objects.render, thing), thing.hull, rng, config)
     samples = objects.surface_samples(thing, config.samples, rng)
-    solid = partial(objects.solid_grid, thing, config.resolution)
-    return _pack(seed, objects.CLASS_NAMES.index(thing.name), solid(), samples, views) | _cubes(solid, seed, config)
+    solid = partial(objects.solid_grid, thing)
+    number = objects.CLASS_NAMES.index(thing.name)
+    return _pack(seed, number, samples, views) | _solids(solid, seed, config)
 
 
 def _mesh_row(seed: int, config: DataConfig, folder: Path, split: str) -> dict[str, np.ndarray]:
@@ -138,8 +141,7 @@ def _mesh_row(seed: int, config: DataConfig, folder: Path, split: str) -> dict[s
     mesh = meshes.load_training_mesh(folder, records[number], rng if split == "train" else None)
     views = _views(partial(meshes.render, mesh), mesh.vertices, rng, config)
     samples = meshes.surface_samples(mesh, config.samples, rng)
-    solid = partial(meshes.solid_grid, mesh, config.resolution)
-    return _pack(number, MESH_CLASS, solid(), samples, views) | _cubes(solid, seed, config)
+    return _pack(number, MESH_CLASS, samples, views) | _solids(partial(meshes.solid_grid, mesh), seed, config)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,6 @@ def _view(
 def _pack(
     seed: int,
     class_index: int,
-    solid: Bool[np.ndarray, "x y z"],
     surface: tuple[np.ndarray, np.ndarray, np.ndarray],
     views: list[RenderedView],
 ) -> dict[str, np.ndarray]:
@@ -202,7 +203,6 @@ def _pack(
     return {
         "seed": np.array(seed, np.int64),
         "class": np.array(class_index, np.int16),
-        "solid": np.packbits(solid.reshape(-1)),
         "points": points.astype(np.float16),
         "normals": np.round(normals * 127).astype(np.int8),
         "colours": np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8),
@@ -214,13 +214,16 @@ def _pack(
     }
 
 
-def _cubes(solid: Callable[..., Bool[np.ndarray, "x y z"]], seed: int, config: DataConfig) -> dict[str, np.ndarray]:
-    """The loose cubes of an object and what is solid in them, if there are to be any."""
+def _solids(solid: Callable[..., Bool[np.ndarray, "x y z"]], seed: int, config: DataConfig) -> dict[str, np.ndarray]:
+    """What is solid in an object's own cube and in the loose ones, if there are to be any, by the function (resolution, [cube])."""
+    resolutions = {"": config.resolution} | ({"fine_": config.fine_resolution} if config.fine_resolution else {})
+    tensors = {f"{name}solid": np.packbits(solid(resolution)) for name, resolution in resolutions.items()}
     if config.cubes is None:
-        return {}
+        return tensors
     placed = config.cubes.draw(np.random.default_rng([seed, 4]))
-    grids = [np.packbits(solid(object_from_cube).reshape(-1)) for object_from_cube in placed]
-    return {"cubes": placed.astype(np.float32), "cube_solids": np.stack(grids)}
+    for name, resolution in resolutions.items():
+        tensors[f"{name}cube_solids"] = np.stack([np.packbits(solid(resolution, cube)) for cube in placed])
+    return tensors | {"cubes": placed.astype(np.float32)}
 
 
 Derive = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -282,14 +285,16 @@ class Shards:
         bits = np.unpackbits(self.rows(numbers, "solid"), axis=-1)
         return bits.reshape(len(numbers), resolution, resolution, resolution).astype(bool)
 
-    def solid_grid(self, number: int) -> Bool[np.ndarray, "x y z"]:
-        """The solid grid of one row, as fine as the shard has it."""
-        return _unpacked(self.rows(np.array([number]), "solid")[0])
+    def solid_grid(self, number: int, *, fine: bool = False) -> Bool[np.ndarray, "x y z"]:
+        """The solid grid of one row, or the finer one."""
+        return _unpacked(self.rows(np.array([number]), "fine_solid" if fine else "solid")[0])
 
-    def cubes(self, number: int) -> list[tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]]:
-        """The loose cubes of one row, object_from_cube and solid grid of each."""
+    def cubes(
+        self, number: int, *, fine: bool = False
+    ) -> list[tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]]:
+        """The loose cubes of one row, object_from_cube and solid grid of each, or the finer grids."""
         placed = self.rows(np.array([number]), "cubes")[0].astype(np.float64)
-        grids = self.rows(np.array([number]), "cube_solids")[0]
+        grids = self.rows(np.array([number]), "fine_cube_solids" if fine else "cube_solids")[0]
         return [(object_from_cube, _unpacked(bits)) for object_from_cube, bits in zip(placed, grids, strict=True)]
 
     def masks(self, numbers: np.ndarray, size: int) -> Bool[np.ndarray, "row view h w"]:

@@ -21,6 +21,7 @@ from mvsam3d.io.runs import Json
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import ENCODERS, WEIGHTS, checkpoint_folder, read_weights, save_checkpoint
 from mvsam3d.models.config import SMALL, ModelConfig
+from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
 from mvsam3d.models.slat_encoder import SlatEncoderConfig
 from mvsam3d.models.slat_flow import SlatFlow
 from mvsam3d.models.structure_flow import StructureFlow
@@ -36,6 +37,7 @@ from mvsam3d.training.meshes import load_mesh_index
 from mvsam3d.training.plots import plot_metrics
 from mvsam3d.training.slat_data import SlatShards, make_slat_shard
 from mvsam3d.training.tasks.lifting import LiftingTask, LiftingTraining
+from mvsam3d.training.tasks.lifting_detail import LiftingDetailTask
 from mvsam3d.training.tasks.slat_flow import SlatFlowTask, SlatNetworks
 from mvsam3d.training.tasks.slat_vae import SHOWN, SlatVae, SlatVaeConfig, SlatVaeTask, latent_statistics
 from mvsam3d.training.tasks.structure_flow import FlowTraining, StructureFlowTask, StructureNetworks
@@ -44,8 +46,11 @@ from mvsam3d.training.tasks.voxel_baseline import VoxelBaselineTask, VoxelBaseli
 
 log = logging.getLogger(__name__)
 
-Part = Literal["structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting", "voxel_baseline"]
-PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting")  # of a checkpoint
+Part = Literal[
+    "structure_vae", "structure_flow", "slat_vae", "slat_flow", "lifting", "lifting_detail", "voxel_baseline"
+]
+LIFTING: tuple[Part, ...] = ("lifting", "lifting_detail")
+PARTS: tuple[Part, ...] = ("structure_vae", "structure_flow", "slat_vae", "slat_flow", *LIFTING)  # of a checkpoint
 STATE = "state.pt"
 BASELINE_WEIGHTS = "baseline.safetensors"  # beside the state of its part
 LIFTING_DATA = "lifting"  # folder of its shards, below that of the others
@@ -71,6 +76,7 @@ NETWORKS: dict[Part, tuple[tuple[str, str], ...]] = {
     ),
     "slat_flow": (("condition", "slat_condition"), ("flow", "slat_flow")),
     "lifting": (("network", "lifting"),),
+    "lifting_detail": (("network", "lifting.detail"),),
     "voxel_baseline": (),
 }
 ENCODER_NAMES = ("structure_encoder.", "slat_encoder.")
@@ -115,6 +121,7 @@ SMALL_RECIPE = Recipe(
         samples=64,
         rings=0.5,
         cubes=LooseCubes(count=6),
+        fine_resolution=64,
     ),
     lifting_shards=20,
     loops={
@@ -125,6 +132,7 @@ SMALL_RECIPE = Recipe(
         "slat_vae": LoopConfig(steps=850, batch=4, lr=1.5e-3, decay=0.5, warmup=50, ema=0.995, evaluate_every=200),
         "slat_flow": LoopConfig(steps=3300, batch=4, lr=1.5e-3, warmup=50, decay=0.75, ema=0.998, evaluate_every=200),
         "lifting": LoopConfig(steps=2400, batch=8, lr=3e-3, warmup=50, decay=0.6, ema=0.995, evaluate_every=500),
+        "lifting_detail": LoopConfig(steps=1500, batch=8, lr=3e-3, warmup=50, decay=0.6, ema=0.99, evaluate_every=500),
     },
     flow=FlowTraining(at_noise=0.85, decoded=1.0, strangers=0.25),
 )
@@ -135,7 +143,9 @@ TINY_RECIPE = replace(  # the whole way in a minute, to try the trainer; the res
     shards=1,
     slat_shards=2,
     held_out=2,
-    lifting_data=DataConfig(classes=("mug", "table"), objects=4, views=2, samples=64, cubes=LooseCubes()),
+    lifting_data=DataConfig(
+        classes=("mug", "table"), objects=4, views=2, samples=64, cubes=LooseCubes(), fine_resolution=64
+    ),
     lifting_shards=1,
     loops={part: replace(loop, steps=2, batch=2, evaluate_every=0) for part, loop in SMALL_RECIPE.loops.items()},
     flow=FlowTraining(views=(0.5, 0.5), decoded=1.0),
@@ -266,7 +276,15 @@ def _write_baseline(task: VoxelBaselineTask, loop: LoopConfig, path: Path, run: 
 
 def build_task(
     part: Part, recipe: Recipe, options: RunOptions
-) -> StructureVaeTask | StructureFlowTask | SlatVaeTask | SlatFlowTask | LiftingTask | VoxelBaselineTask:
+) -> (
+    StructureVaeTask
+    | StructureFlowTask
+    | SlatVaeTask
+    | SlatFlowTask
+    | LiftingTask
+    | LiftingDetailTask
+    | VoxelBaselineTask
+):
     """The task of a part, with what earlier parts of the run have learnt."""
     resolution = recipe.data.resolution
     match part:
@@ -295,11 +313,31 @@ def build_task(
             return LiftingTask(
                 recipe.model.lifting, Shards(folder, ("generated", "mesh")), _held_out(folder), recipe.lifting
             )
+        case "lifting_detail":
+            assert recipe.model.lifting is not None, "the recipe's model has a lifting network"
+            folder = options.data / LIFTING_DATA
+            lifting = trained_lifting(recipe.model.lifting, options)
+            return LiftingDetailTask(
+                recipe.model.lifting,
+                lifting,
+                Shards(folder, ("generated", "mesh")),
+                _held_out(folder),
+                recipe.lifting,
+            )
         case "voxel_baseline":
             train_on = Shards(options.data, ("generated", "mesh"))
             return VoxelBaselineTask(recipe.baseline, train_on, _held_out(options.data), VoxelBaselineTraining())
         case _:
             assert_never(part)
+
+
+def trained_lifting(config: LiftingConfig, options: RunOptions) -> LiftingNetwork:
+    """The lifting network of the run or, where that has none, of the weights to start from. Raises: InvalidOption: of neither."""
+    own = (options.run / "lifting" / STATE).exists() or options.start is None
+    weights = _averaged(options.run / "lifting") if own else starting_weights(str(options.start), "lifting")
+    network = LiftingNetwork(replace(config, detail_channels=0))
+    start_from(network, _below(weights, "network."))
+    return network
 
 
 def _held_out(data: Path) -> dict[str, Shards]:
@@ -345,11 +383,14 @@ def _slat_flow_task(recipe: Recipe, options: RunOptions) -> SlatFlowTask:
 
 
 def start_from(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Let a network begin with what another has learnt. Modules that either of them lacks are left as they are, and logged.
+    """Let a network begin with what another has learnt. Modules that either of them lacks, or all, are left as they are, and logged.
 
     Raises: InvalidOption: a tensor has another shape, or none is shared.
     """
     own = module.state_dict()
+    if not weights:
+        log.warning("the weights to start from have nothing of this part: it begins afresh")
+        return
     shared = own.keys() & weights.keys()
     wrong = sorted(key for key in shared if weights[key].shape != own[key].shape)
     if wrong or not shared:
@@ -441,11 +482,11 @@ def lifting_plans(recipe: Recipe, options: RunOptions) -> list[ShardPlan]:
 def prepare_data(recipe: Recipe, options: RunOptions, report: Report) -> None:
     """Make the shards that training cannot start without: all of them if no workers will make the rest meanwhile."""
     parts = _chosen_parts(recipe, options)
-    if "lifting" in parts:
+    if set(LIFTING) & set(parts):
         todo = lifting_plans(recipe, options)
         for done, _ in enumerate(make_shards(todo, options.data / LIFTING_DATA, options.workers), 1):
             report("making data of the lifting network", done, len(todo))
-        if parts == ("lifting",):
+        if set(parts) <= set(LIFTING):
             return
     config = recipe.data
     first = held_out_plans(recipe, options.meshes)

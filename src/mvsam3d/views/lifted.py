@@ -13,7 +13,7 @@ from mvsam3d.geometry.cameras import centre
 from mvsam3d.geometry.compiled import compiled
 from mvsam3d.geometry.hull import outline_distance
 from mvsam3d.geometry.voxels import all_cells, centres
-from mvsam3d.models.lifting import FARTHEST, SPOT, VIEW_FEATURES, WINDOW, WINDOW_CHANNELS, LiftedViews
+from mvsam3d.models.lifted_views import FARTHEST, SPOT, VIEW_FEATURES, WINDOW, WINDOW_CHANNELS, LiftedViews
 from mvsam3d.rendering.framing import Box, square_around, square_intrinsics
 from mvsam3d.types import Camera
 

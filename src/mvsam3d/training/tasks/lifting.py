@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mvsam3d.geometry.hull import Cube, carved
 from mvsam3d.geometry.occupancy import occupancy_iou
-from mvsam3d.models.lifting import PHOTO_CELLS, LiftedViews, LiftingConfig, LiftingNetwork
+from mvsam3d.models.lifted_views import PHOTO_CELLS, LiftedViews
+from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
 from mvsam3d.training.cubes import turned
 from mvsam3d.training.data import Shards
 from mvsam3d.training.tasks.structure_vae import dice_loss, dice_of_chances
@@ -52,48 +53,75 @@ class LiftingBatch:
     depth: Float[Tensor, "batch view h4 w4"]  # see `surface_depths`
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A random look at an object in a cube."""
+
+    row: int
+    views: np.ndarray
+    object_from_cube: Float[np.ndarray, "4 4"]
+    solid: Bool[np.ndarray, "x y z"]
+    off: Sequence[Float[np.ndarray, "4 4"]]
+    """For each view, a motion of the object before its camera, by which the camera is taken to be wrong."""
+
+    def taken(self, shards: Shards) -> tuple[list[np.ndarray], list[np.ndarray], list[Camera]]:
+        """Photos, masks and cameras, the cube as their world."""
+        return in_cube(shards, self.row, self.views, self.object_from_cube, self.off)
+
+
+def drawn(
+    shards: Shards, training: LiftingTraining, size: int, rng: np.random.Generator, *, fine: bool = False
+) -> Iterator[Drawn]:
+    """Random looks, all with one number of views. `fine`: with the finer solid grids."""
+    shards.refresh(most=1)
+    rows = rng.integers(len(shards), size=size)
+    chances = np.array(training.views)
+    total = shards.tensors[0]["mask"].shape[1]
+    chances = chances[:total] / chances[:total].sum()
+    count = int(rng.choice(len(chances), p=chances)) + 1
+    for row in rows:
+        object_from_cube, solid = _cube(shards, training, int(row), rng, fine)
+        wrong = rng.random() < training.wrong_cameras
+        off = [_off(training, rng) if wrong else np.eye(4) for _ in range(count)]
+        yield Drawn(int(row), rng.permutation(total)[:count], object_from_cube, solid, off)
+
+
+def _cube(
+    shards: Shards, training: LiftingTraining, row: int, rng: np.random.Generator, fine: bool
+) -> tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]:
+    """object_from_cube, and the solid grid there."""
+    if rng.random() < training.own_cube:
+        cube, solid = np.eye(4), shards.solid_grid(row, fine=fine)
+    else:
+        loose = shards.cubes(row, fine=fine)
+        cube, solid = loose[int(rng.integers(len(loose)))]
+    return turned(cube, solid, int(rng.integers(4)), mirrored=bool(rng.integers(2)))
+
+
+def _off(training: LiftingTraining, rng: np.random.Generator) -> Float[np.ndarray, "4 4"]:
+    """A small motion of the object before a camera."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(np.radians(training.turned) * rng.normal(size=3)).as_matrix()
+    matrix[:3, 3] = training.shifted * rng.normal(size=3)
+    return matrix
+
+
 class LiftingTask:
     """Predict occupancy from lifted views."""
 
     def __init__(
         self, config: LiftingConfig, train: Shards, held_out: Mapping[str, Shards], training: LiftingTraining
     ) -> None:
-        self.networks = nn.ModuleDict({"network": LiftingNetwork(config)})
+        self.networks = nn.ModuleDict({"network": LiftingNetwork(replace(config, detail_channels=0))})
         self.config, self.train, self.held_out, self.training = config, train, held_out, training
 
     def draw(self, size: int, rng: np.random.Generator) -> LiftingBatch:
         """Random objects, one number of views for the whole batch."""
-        self.train.refresh(most=1)
-        rows = rng.integers(len(self.train), size=size)
-        chances = np.array(self.training.views)
-        total = self.train.tensors[0]["mask"].shape[1]
-        chances = chances[:total] / chances[:total].sum()
-        count = int(rng.choice(len(chances), p=chances)) + 1
         samples = []
-        for row in rows:
-            object_from_cube, solid = self._cube(int(row), rng)
-            wrong = rng.random() < self.training.wrong_cameras
-            off = [self._off(rng) if wrong else np.eye(4) for _ in range(count)]
-            chosen = rng.permutation(total)[:count]
-            views = seen_in(self.train, int(row), chosen, object_from_cube, self.config.resolution, off)
-            samples.append((views, solid, surface_depths(self.train, int(row), chosen)))
+        for shown in drawn(self.train, self.training, size, rng):
+            views = lifted_views(*shown.taken(self.train), self.config.resolution)
+            samples.append((views, shown.solid, surface_depths(self.train, shown.row, shown.views)))
         return stacked(samples)
-
-    def _cube(self, row: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, "4 4"], Bool[np.ndarray, "x y z"]]:
-        """object_from_cube, and the solid grid there."""
-        if rng.random() < self.training.own_cube:
-            cube, solid = np.eye(4), self.train.solid_grid(row)
-        else:
-            loose = self.train.cubes(row)
-            cube, solid = loose[int(rng.integers(len(loose)))]
-        return turned(cube, solid, int(rng.integers(4)), mirrored=bool(rng.integers(2)))
-
-    def _off(self, rng: np.random.Generator) -> Float[np.ndarray, "4 4"]:
-        """A small motion of the object before a camera."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = Rotation.from_rotvec(np.radians(self.training.turned) * rng.normal(size=3)).as_matrix()
-        matrix[:3, 3] = self.training.shifted * rng.normal(size=3)
-        return matrix
 
     def loss(self, batch: LiftingBatch, noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Cross-entropy, Dice of the solid and of its surface; where there is a photo network, the error of its depth beside them."""
@@ -102,14 +130,12 @@ class LiftingTask:
         device = next(network.parameters()).device
         logits, depth = network.with_depth(batch.views.to(device))
         solid = batch.solid.to(device)
-        entropy = F.binary_cross_entropy_with_logits(logits.float(), solid)
-        dice = dice_loss(logits.float()[:, None], solid[:, None])
-        parts = {"entropy": entropy, "dice": dice, "surface": surface_loss(logits.float(), solid)}
+        parts = occupancy_losses(logits.float(), solid)
         if depth is not None:
             wanted = batch.depth.to(device)
             there = wanted.isfinite()
             parts["depth"] = F.l1_loss(depth.float()[there], wanted[there])
-        return torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum(), parts
+        return weighted(parts), parts
 
     @torch.no_grad()
     def evaluate(self, networks: nn.Module) -> Mapping[str, float]:
@@ -134,6 +160,20 @@ class LiftingTask:
         return scores
 
 
+def occupancy_losses(logits: Float[Tensor, "batch x y z"], solid: Float[Tensor, "batch x y z"]) -> dict[str, Tensor]:
+    """Cross-entropy, Dice of the solid and of its surface."""
+    return {
+        "entropy": F.binary_cross_entropy_with_logits(logits, solid),
+        "dice": dice_loss(logits[:, None], solid[:, None]),
+        "surface": surface_loss(logits, solid),
+    }
+
+
+def weighted(parts: Mapping[str, Tensor]) -> Tensor:
+    """The parts' sum by `WEIGHTS`."""
+    return torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum()
+
+
 def surface_loss(logits: Float[Tensor, "batch x y z"], solid: Float[Tensor, "batch x y z"]) -> Float[Tensor, ""]:
     """Dice loss of the cells that are solid and have an empty one around them, as `geometry.occupancy.surface` counts them."""
     return dice_of_chances(_shell(logits.sigmoid())[:, None], _shell(solid)[:, None])
@@ -153,22 +193,32 @@ def seen_in(
     resolution: int,
     off: Sequence[Float[np.ndarray, "4 4"]] | None = None,
 ) -> LiftedViews:
-    """What an object's views show in a cube.
+    """What an object's views show in a cube of `resolution` cells along an edge; for the others see `in_cube`."""
+    return lifted_views(*in_cube(shards, row, views, object_from_cube, off), resolution)
+
+
+def in_cube(
+    shards: Shards,
+    row: int,
+    views: np.ndarray,
+    object_from_cube: Float[np.ndarray, "4 4"],
+    off: Sequence[Float[np.ndarray, "4 4"]] | None = None,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[Camera]]:
+    """Photos, masks and cameras of an object's views, a cube as their world.
 
     Args:
         shards: of the object.
         row: its row.
         views: the views to show.
         object_from_cube: a similarity, maybe with a mirror, from the frame in which the cube is [-0.5, 0.5]^3.
-        resolution: cells along an edge.
-        off: for each view, motions of the object before its camera, by which the camera is taken to be wrong.
+        off: for each view, a motion of the object before its camera, by which the camera is taken to be wrong.
     """
     photos, masks, cameras = views_of(shards, row, views)
     moved = [
         Camera(c.intrinsics, c.camera_from_world @ (off[i] if off else np.eye(4)) @ object_from_cube, c.width, c.height)
         for i, c in enumerate(cameras)
     ]
-    return lifted_views(photos, masks, moved, resolution)
+    return photos, masks, moved
 
 
 def surface_depths(shards: Shards, row: int, views: np.ndarray) -> Float32[np.ndarray, "view h4 w4"]:
