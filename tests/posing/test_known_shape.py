@@ -8,6 +8,7 @@ from mvsam3d.models.lifting import LiftingConfig, LiftingNetwork
 from mvsam3d.models.lifting_detail import refined
 from mvsam3d.posing.known_shape import (
     BELIEVED,
+    BELIEVED_FINE,
     agreed_chance,
     known_shape,
     lifted_probability,
@@ -112,7 +113,7 @@ class Covered(LiftingNetwork):
 
 @pytest.mark.parametrize("fine", [False, True])
 def test_what_is_asked_from_four_headings_comes_back_in_one_frame(fine: bool) -> None:
-    cells, times = (32, 3) if fine else (16, 1)
+    cells, level, times = (32, BELIEVED_FINE, 3) if fine else (16, BELIEVED, 1)
     network = Covered(LiftingConfig(resolution=16, view_channels=2, fine_channels=4, channels=(4, 8)))
     views, cube = cameras(*AROUND[:2]), Cube(WHERE + np.array([0.1, -0.05, 0.0]), 1.0)
     shown = photos()[:2]
@@ -120,7 +121,7 @@ def test_what_is_asked_from_four_headings_comes_back_in_one_frame(fine: bool) ->
     assert chance.shape == (cells,) * 3
     for heading in range(1, 4):  # another heading of the whole: only what is not turned back would differ
         assert not np.allclose(np.rot90(chance, heading, (0, 1)), chance, atol=0.05)
-    odds = np.log(chance / (1 - chance)) + np.log(BELIEVED / (1 - BELIEVED))
+    odds = np.log(chance / (1 - chance)) + np.log(level / (1 - level))
     inside = [
         distances_inside(camera, outline_distance(photo.mask), cube.cell_centres(cells))[0]
         for camera, photo in zip(views, shown, strict=True)

@@ -113,11 +113,11 @@ def test_it_learns_what_the_coarser_network_does_not_say(shards: Shards) -> None
         optimiser.step()
         losses.append(float(loss.detach()))
     assert set(parts) == {"entropy", "dice", "surface"}
-    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+    assert np.mean(losses[-5:]) < 0.85 * losses[0]
     assert all(torch.equal(value, before[key]) for key, value in task.lifting.state_dict().items())
     scores = task.evaluate(task.networks)
-    assert scores["seen_iou_3"] > scores["seen_coarse_iou_3"] + 0.1
-    assert scores["seen_surface_3"] > scores["seen_coarse_surface_3"]
+    assert scores["seen_iou_3"] > scores["seen_coarse_iou_3"] + 0.05
+    assert scores["seen_surface_3"] > scores["seen_coarse_surface_3"] + 0.05
 
 
 def test_batches_depend_on_their_seed_alone(shards: Shards) -> None:

@@ -26,9 +26,10 @@ TIGHT = 1.06  # side of the cube that the network is shown at last, in the objec
 ROUNDS = 2
 AT_ONCE = 32  # views of all headings that the network looks at together: 15 MB for each
 QUARTERS = 4  # headings from which the network is asked
-# What the network says of cells that are rather inside than not: of 60 training objects no worse than the best, .4, and thin floors stay.
-# On the finer grid .5 would be better by .008 of the IoU there, and thins what real photos leave it unsure of, a pot's wall
+# What the network says of cells that are rather inside than not: of 60 training objects no worse than the best, .4, and thin floors stay
 BELIEVED = 0.35
+# The same of the detail network's cells: .5 is better by .007 of training objects' cells, but real photos leave it unsure of a pot's floor
+BELIEVED_FINE = 0.25
 # Of the hull's log odds beside the network's, where it says that nothing is there (inside it may be hollow): the network sees the outlines
 HULL_SHARE = 0.1
 LEAST_CHANCE = 1e-3  # of a cell; neither network nor hull rules one out alone
@@ -144,7 +145,8 @@ def lifted_probability(
     if fine:
         finer = torch.from_numpy(lifted(rgb, masks, placed, 2 * grid))[None].to(device)
         logits = lifting.detailed(logits, features, finer)
-    odds = logits[0].double().cpu().numpy() - math.log(BELIEVED / (1 - BELIEVED))
+    believed = BELIEVED_FINE if fine else BELIEVED
+    odds = logits[0].double().cpu().numpy() - math.log(believed / (1 - believed))
     probability: Float[np.ndarray, "x y z"] = 1 / (1 + np.exp(-odds))
     return probability
 
