@@ -14,6 +14,7 @@ from torch import nn
 
 from mvsam3d.errors import InvalidOption
 from mvsam3d.models.checkpoints import load_checkpoint
+from mvsam3d.training.data import mapped, save_whole
 from mvsam3d.training.recipes import PARTS, RunOptions, export_run, start_from, train_recipe
 
 BLOCKED = """
@@ -80,6 +81,16 @@ def test_another_seed_shows_other_draws(trained: Path, tmp_path: Path) -> None:
         learnt[seed] = state["networks"]["network.view_layer.weight"]
     assert torch.equal(learnt[None], learnt[0])
     assert not torch.equal(learnt[0], learnt[1])
+
+
+def test_shards_without_finer_grids_are_named(trained: Path, tmp_path: Path) -> None:
+    data = tmp_path / "cache"
+    shutil.copytree(trained / "cache", data)
+    old = sorted((data / "lifting").glob("generated-*.safetensors"))[0]
+    save_whole({key: value for key, value in mapped(old).items() if not key.startswith("fine_")}, old)
+    options = RunOptions(tmp_path / "run", data, "lifting_detail", start=str(trained / "run"), steps=1)
+    with pytest.raises(InvalidOption, match=f"{old.name}: made without finer grids, as 1 of"):
+        train_recipe("tiny", options, quiet)
 
 
 def test_autoencoders_are_not_trained_when_they_start_from_others(trained: Path, tmp_path: Path) -> None:

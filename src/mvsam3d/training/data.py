@@ -275,6 +275,10 @@ class Shards:
     def __len__(self) -> int:
         return self.starts[-1]
 
+    def without(self, key: str) -> list[Path]:
+        """The shards that lack a tensor, made by another recipe."""
+        return [path for path, tensors in zip(self.files, self.tensors, strict=True) if key not in tensors]
+
     def rows(self, numbers: np.ndarray, key: str) -> np.ndarray:
         """Rows of one tensor, in the order of `numbers`."""
         shard = np.searchsorted(self.starts, numbers, side="right") - 1

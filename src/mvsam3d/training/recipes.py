@@ -316,14 +316,13 @@ def build_task(
         case "lifting_detail":
             assert recipe.model.lifting is not None, "the recipe's model has a lifting network"
             folder = options.data / LIFTING_DATA
-            lifting = trained_lifting(recipe.model.lifting, options)
-            return LiftingDetailTask(
-                recipe.model.lifting,
-                lifting,
-                Shards(folder, ("generated", "mesh")),
-                _held_out(folder),
-                recipe.lifting,
-            )
+            lifting, train_on = trained_lifting(recipe.model.lifting, options), Shards(folder, ("generated", "mesh"))
+            measured = _held_out(folder)
+            if lacking := [path for shards in (train_on, *measured.values()) for path in shards.without("fine_solid")]:
+                raise InvalidOption(
+                    f"{lacking[0]}: made without finer grids, as {len(lacking)} of the shards there; delete them, and they are made again"
+                )
+            return LiftingDetailTask(recipe.model.lifting, lifting, train_on, measured, recipe.lifting)
         case "voxel_baseline":
             train_on = Shards(options.data, ("generated", "mesh"))
             return VoxelBaselineTask(recipe.baseline, train_on, _held_out(options.data), VoxelBaselineTraining())
