@@ -178,7 +178,7 @@ def test_every_weight_of_the_detail_learns() -> None:
 
 def test_every_weight_learns() -> None:
     made = network().train()
-    logits, depth = made.with_depth(shown(2))
+    logits, _, depth = made.with_fine(shown(2))
     assert depth is not None
     assert depth.shape == (2, 2, 8, 8)
     (logits.square().mean() + depth.square().mean()).backward()

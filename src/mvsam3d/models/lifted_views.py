@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,13 @@ class LiftedViews:
     def to(self, device: torch.device | str) -> LiftedViews:
         """The same there."""
         return LiftedViews(self.features.to(device), self.windows.to(device), self.spots.to(device))
+
+    @staticmethod
+    def joined(several: Sequence[LiftedViews]) -> LiftedViews:
+        """One batch of several, all with as many views."""
+        return LiftedViews(
+            *(torch.cat([getattr(v, name) for v in several]) for name in ("features", "windows", "spots"))
+        )
 
 
 def statistics(

@@ -184,7 +184,7 @@ class LiftingNetwork(nn.Module):
 
     def forward(self, views: LiftedViews) -> Float[Tensor, "batch x y z"]:
         """Logits."""
-        return self.with_depth(views)[0]
+        return self.with_fine(views)[0]
 
     def detailed(
         self,
@@ -203,13 +203,6 @@ class LiftingNetwork(nn.Module):
         out: Tensor = self.detail(refined(logits[:, None])[:, 0], refined(fine), finer)
         return out
 
-    def with_depth(
-        self, views: LiftedViews
-    ) -> tuple[Float[Tensor, "batch x y z"], Float[Tensor, "shown view h4 w4"] | None]:
-        """Logits, and what the photo network takes for the surface's depth, see there; None if there is none."""
-        logits, _, depth = self.with_fine(views)
-        return logits, depth
-
     def with_fine(
         self, views: LiftedViews
     ) -> tuple[
@@ -217,7 +210,7 @@ class LiftingNetwork(nn.Module):
         Float[Tensor, "batch channel x y z"],
         Float[Tensor, "shown view h4 w4"] | None,
     ]:
-        """Logits, the features that they are read from, and that depth."""
+        """Logits, the features that they are read from, and what the photo network takes for the surface's depth, see there."""
         known = pooled(views.features, F.gelu(self.view_layer(views.features)))
         x = fine = F.gelu(self.input_layer(known)).permute(0, 4, 1, 2, 3)  # channels last in memory already
         x, depth = self.halved[0](x), None

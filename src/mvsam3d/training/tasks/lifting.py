@@ -128,7 +128,7 @@ class LiftingTask:
         network = self.networks["network"]
         assert isinstance(network, LiftingNetwork)
         device = next(network.parameters()).device
-        logits, depth = network.with_depth(batch.views.to(device))
+        logits, _, depth = network.with_fine(batch.views.to(device))
         solid = batch.solid.to(device)
         parts = occupancy_losses(logits.float(), solid)
         if depth is not None:
@@ -239,9 +239,7 @@ def stacked(samples: Sequence[tuple[LiftedViews, np.ndarray, np.ndarray]]) -> Li
     """A batch of samples (views, solid grid, depths) with one number of views."""
     views, solid, depth = zip(*samples, strict=True)
     return LiftingBatch(
-        LiftedViews(
-            *(torch.cat(part) for part in zip(*((v.features, v.windows, v.spots) for v in views), strict=True))
-        ),
+        LiftedViews.joined(views),
         torch.from_numpy(np.stack(solid).astype(np.float32)),
         torch.from_numpy(np.stack(depth)),
     )

@@ -66,9 +66,8 @@ class LiftingDetailTask:
             x, y, z = corner
             solids.append(torch.from_numpy(shown.solid[x : x + CUT, y : y + CUT, z : z + CUT].astype(np.float32)))
             counting.append(torch.from_numpy(whole_sight(corner, len(shown.solid), self.reach)))
-        together = (torch.cat([getattr(v, name) for v in views]) for name in ("features", "windows", "spots"))
         return DetailBatch(
-            LiftedViews(*together), tuple(corners), torch.stack(finer), torch.stack(solids), torch.stack(counting)
+            LiftedViews.joined(views), tuple(corners), torch.stack(finer), torch.stack(solids), torch.stack(counting)
         )
 
     def loss(self, batch: DetailBatch, noise: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
