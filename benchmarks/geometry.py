@@ -4,7 +4,7 @@ python benchmarks/geometry.py scenes REAL [--scenes axe flowerpot] [--views 4 8]
     solid IoU at 64^3 beside the visual hull's; silhouette IoU and PSNR (inside the mask, 512 pixels on the long side) at the views given
     and at those left out. --found: cameras by structure from motion instead of the scene's own; the result is brought into the scene's
     frame by the similarity that fits the cameras' centres best.
-python benchmarks/geometry.py meshes CACHE MESHES [--objects 148] [--views 2 4 8] [--model small] [--depth-error .02]
+python benchmarks/geometry.py meshes CACHE MESHES [--objects 148] [--views 2 4 8] [--model small] [--depth-error .02] [--no-symmetry]
     what lifting network and hull say together in each object's own cube, beside the hull alone, masks without flaws: surface and solid
     IoU of their cells at 32^3, and solid IoU at 64^3 of the surface that becomes the mesh. --depth-error: the former with the true depth of
     each view beside them, wrong as a whole by a share drawn for each view with this standard deviation.
@@ -26,7 +26,7 @@ from PIL import Image
 from mvsam3d.errors import NoCameras
 from mvsam3d.geometry.cameras import centre
 from mvsam3d.geometry.depth_odds import depth_odds
-from mvsam3d.geometry.hull import Cube, carved, soft_hull
+from mvsam3d.geometry.hull import Cube, carved
 from mvsam3d.geometry.occupancy import occupancy_iou
 from mvsam3d.io.cameras import load_cameras
 from mvsam3d.io.photos import load_photos
@@ -37,7 +37,7 @@ from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import reconstruct
 from mvsam3d.posing.by_photos import ByPhotos
-from mvsam3d.posing.known_shape import agreed_chance, chance_in, lifted_probability, log_odds
+from mvsam3d.posing.known_shape import log_odds, told_in
 from mvsam3d.rendering.meshes import render_mesh
 from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.rendering.splats import render_splats
@@ -222,20 +222,22 @@ def meshes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             masks = [photo.mask for photo in photos]
             mesh = load_training_mesh(arguments.meshes, records[int(shards.rows(np.array([row]), "seed")[0])])
             truth = torch.from_numpy(shards.solid(np.array([row]), resolution))
-            said = lifted_probability(photos, cameras, WORLD, models.lifting)
-            together = agreed_chance(said, soft_hull(cameras, masks, WORLD, resolution))
+            told = told_in(WORLD, photos, cameras, models.lifting, resolution, fine=False, symmetry=arguments.symmetry)
+            together = told.probability
             if arguments.depth_error is not None:
                 depths = depths_of(mesh, cameras, arguments.depth_error, np.random.default_rng(row))
                 odds = log_odds(together) + depth_odds(cameras, depths, masks, WORLD, resolution)
                 together = 1 / (1 + np.exp(-odds))
             hull = carved(cameras, masks, WORLD, resolution)
             ours, its = (occupancy_iou(torch.from_numpy(cells)[None], truth) for cells in (together > 0.5, hull))
-            shape = level_surface(log_odds(chance_in(WORLD, photos, cameras, models.lifting, CELLS)[0]))
+            seen = told_in(WORLD, photos, cameras, models.lifting, CELLS, fine=True, symmetry=arguments.symmetry)
+            shape = level_surface(log_odds(seen.probability))
             finer, within = solid_grid(mesh, CELLS), carved(cameras, masks, WORLD, CELLS)
             at_64 = [solid_iou(cells, finer) for cells in (solid_of(shape.vertices, shape.faces), within)]
-            scores.append([*(float(v) for v in (ours.surface, ours.solid, its.surface, its.solid)), *at_64])
+            mirrored = told.mirror is not None
+            scores.append([*(float(v) for v in (ours.surface, ours.solid, its.surface, its.solid)), *at_64, mirrored])
         table = np.array(scores)
-        names = ("surface", "solid", "hull_surface", "hull_solid", "solid_64", "hull_64")
+        names = ("surface", "solid", "hull_surface", "hull_solid", "solid_64", "hull_64", "mirrored")
         mean = dict(zip(names, table.mean(0).tolist()))
         worse = int((table[:, 1] < table[:, 3] - 0.05).sum())
         rows.append({"views": count, **mean, "more_than_.05_below_the_hull": worse})
@@ -258,6 +260,7 @@ def main() -> None:
     rendered.add_argument("--objects", type=int, default=148)
     rendered.add_argument("--views", nargs="+", type=int, default=[2, 4, 8])
     rendered.add_argument("--depth-error", type=float)
+    rendered.add_argument("--symmetry", action=argparse.BooleanOptionalAction, default=True)
     rendered.set_defaults(run=meshes)
     whole = commands.add_parser("answers")
     whole.add_argument("cache", type=Path)

@@ -139,6 +139,9 @@ class Reconstruct:
     """The view whose pose is the object's: first, largest-mask, most-visible, or its number, from 0."""
     guidance: bool | None = None
     """Let the cameras tell shape and poses: by default where --cameras is given. False: nor those of poses that were found together."""
+    symmetry: bool = True
+    """Where cameras tell the shape: if the object is its own mirror image as far as its outlines tell, each photo is seen mirrored as well,
+    for the side that no photo shows. False: for things that are not quite alike on both sides."""
     surface: Literal["model", "auto"] = "auto"
     """The mesh: of the shape that cameras tell with a lifting network, where there is one (auto), or what the model makes of its cells."""
     fit_outlines: bool = True
@@ -232,6 +235,7 @@ def job_from_flags(flags: Reconstruct, out: Path | None = None) -> Job:
         drop_outliers=flags.drop_outliers,
         search_poses=flags.search_poses,
         guidance=flags.guidance,
+        symmetry=flags.symmetry,
         by_photos=ByPhotos(surface=flags.surface, fit_outlines=flags.fit_outlines, texture=flags.texture),
         structure_steps=flags.stage1_steps,
         shortcut=flags.shortcut,

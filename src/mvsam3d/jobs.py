@@ -137,6 +137,7 @@ class Job:
     reference: Reference = "first"
     drop_outliers: bool | None = None
     search_poses: bool | None = None
+    symmetry: bool = True
     guidance: bool | None = None
     """Let the cameras tell shape and poses; None: where they are given by themselves, not with depth."""
     by_photos: ByPhotos = field(default_factory=ByPhotos)
@@ -468,6 +469,7 @@ def _config(job: Job, size: ModelConfig) -> ReconstructionConfig:
         drop_outliers=job.drop_outliers,
         search_poses=job.search_poses,
         guidance=job.guidance,
+        symmetry=job.symmetry,
         by_photos=job.by_photos,
         sight=job.sight,
     )

@@ -78,6 +78,9 @@ class ReconstructionConfig:
     guidance: bool | None = None
     """Let cameras tell the shape (`posing.known_shape`) and the poses; None: given ones if they did not come with depth, and without any
     those of poses found together."""
+    symmetry: bool = True
+    """Where cameras tell the shape of an object that is its own mirror image, let each photo tell of its other side too, see
+    `posing.symmetry`."""
     model_share: float = 3.0
     """Most of the model's log odds in what becomes of a cell that cameras tell of (`posing.placement.with_model`)."""
     by_photos: ByPhotos = field(default_factory=ByPhotos)

@@ -318,6 +318,7 @@ def _placed(
             largest_share=config.model_share,
             depths=depths,
             fill=fill,
+            symmetry=config.symmetry,
         )
 
 

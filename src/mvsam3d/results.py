@@ -155,11 +155,15 @@ def _world(result: Reconstruction, *, metric: bool) -> dict[str, Json] | None:
     """Where the object is among cameras that were given; null if none were, or they tell no shape."""
     if result.in_world is None:
         return None
+    mirror = result.in_world.mirror_plane
     return {
         "world_from_object": _matrix(result.in_world.world_from_object),
         "shape_from": result.in_world.source,
         "model_agreement": round(result.in_world.agreement, 4),
         "model_share": result.in_world.model_share,
+        "mirror_plane": None
+        if mirror is None
+        else [float(value) for value in mirror],  # normal and offset, in the cameras' world
         "metric": metric,  # if not, lengths are in the cameras' units, whatever those are
     }
 

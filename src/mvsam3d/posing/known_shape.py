@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,24 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mvsam3d.geometry.depth_odds import depth_odds
-from mvsam3d.geometry.hull import Cube, cube_around, cube_of, in_cube_frame, quarter_turn, soft_hull
+from mvsam3d.geometry.hull import (
+    Cube,
+    cube_around,
+    cube_of,
+    in_cube_frame,
+    quarter_turn,
+    silhouette_ious,
+    soft_hull,
+    uncovered,
+)
+from mvsam3d.geometry.mirror import MirrorPlane, mirrored_photo
 from mvsam3d.models.lifted_views import LiftedViews
 from mvsam3d.models.lifting import LiftingNetwork
+from mvsam3d.posing.symmetry import mirror_plane
 from mvsam3d.types import Camera, Photo
 from mvsam3d.views.lifted import lifted, lifted_views
+
+log = logging.getLogger(__name__)
 
 PIXELS_PER_CELL = 3.5  # of the object's cube in the photos shown to the lifting network, as it was trained
 TIGHT = 1.06  # side of the cube that the network is shown at last, in the object's longest sides as it found them first
@@ -34,6 +48,11 @@ BELIEVED_FINE = 0.25
 HULL_SHARE = 0.1
 LEAST_CHANCE = 1e-3  # of a cell; neither network nor hull rules one out alone
 LEAST_CELLS = 8  # of an object that deserves a tighter cube
+MOST_MIRRORED = 12  # photos that are shown mirrored as well: with many, all sides are seen anyway
+COARSE = 32  # cells along the cube's edge, in
+BESIDE = 1.0  # of which it is told from where on a pixel of a mask is left out by an outline
+LEFT_OUT = 0.002  # of the masks, and
+WORSE = 0.015  # of the outlines' IoU that the shape by mirrored photos may be worse than the one without
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,9 @@ class KnownShape:
     probability: Float[np.ndarray, "x y z"]
     hull: Float[np.ndarray, "x y z"]  # that it is inside every outline
     source: Literal["hull", "lifting"]
+    mirror: MirrorPlane | None = (
+        None  # in that world: the object is its own mirror image, so photos were seen mirrored as well
+    )
 
 
 def known_shape(
@@ -53,6 +75,7 @@ def known_shape(
     resolution: int,
     *,
     depths: Sequence[Float[np.ndarray, "_ _"]] | None = None,
+    symmetry: bool = True,
 ) -> KnownShape:
     """The shape as photos from known cameras show it.
 
@@ -62,28 +85,85 @@ def known_shape(
         lifting: the network; the soft hull alone serves without it.
         resolution: cells along an edge of the result. Finer than the network's grid, the hull adds the detail of the outlines.
         depths: of the photos, in the cameras' units, see `depth_odds`; their log odds are added.
+        symmetry: where the object is its own mirror image, each photo tells of its other side too, see `told_in`.
     Raises: InvalidOption: no point lies inside all outlines, or the rays do not meet.
     """
     masks = [photo.mask for photo in photos]
     cube = cube_around(cameras, masks)
-    if lifting is None:
-        hull = soft_hull(cameras, masks, cube, resolution)
-        return KnownShape(cube, _with_depth(hull, cameras, masks, cube, depths), hull, "hull")
-    for _ in range(ROUNDS - 1):
-        cube = tight_cube(cube, lifted_probability(photos, cameras, cube, lifting))
-    chance, hull = chance_in(cube, photos, cameras, lifting, resolution)
-    return KnownShape(cube, _with_depth(chance, cameras, masks, cube, depths), hull, "lifting")
+    if lifting is not None:
+        for _ in range(ROUNDS - 1):
+            cube = tight_cube(cube, lifted_probability(photos, cameras, cube, lifting))
+    fine = lifting is not None and lifting.detail is not None
+    told = told_in(cube, photos, cameras, lifting, resolution, fine=fine, symmetry=symmetry)
+    chance = _with_depth(told.probability, cameras, masks, cube, depths)
+    return replace(told, probability=chance)
 
 
-def chance_in(
-    cube: Cube, photos: Sequence[Photo], cameras: Sequence[Camera], lifting: LiftingNetwork, resolution: int
-) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "x y z"]]:
-    """What lifting network and hull say together of the cells of a cube, and what the hull says."""
+def told_in(
+    cube: Cube,
+    photos: Sequence[Photo],
+    cameras: Sequence[Camera],
+    lifting: LiftingNetwork | None,
+    resolution: int,
+    *,
+    fine: bool,
+    symmetry: bool = True,
+) -> KnownShape:
+    """What lifting network and hull say together of the cells of a cube, or the hull alone without a network.
+
+    Where the object is its own mirror image (`posing.symmetry`), the mirrored photos are shown as well, from where they would have been
+    taken: half of what no photo sees is seen then. Kept if the shape by all of them explains the photos that there are as well. Not for the
+    hull alone: a product of chances shrinks with every photo.
+
+    Args:
+        fine: on the grid of the network's detail network.
+        symmetry: look for that.
+    """
+    alone = _told_in(cube, photos, cameras, lifting, resolution, fine=fine)
+    if not symmetry or lifting is None or not 2 <= len(photos) <= MOST_MIRRORED:
+        return alone
+    masks = [photo.mask for photo in photos]
+    plane = mirror_plane(alone.probability, cube, cameras, masks)
+    if plane is None:
+        log.info("no mirror plane: the outlines tell of none, or the shape is its own mirror image already")
+        return alone
+    plane = plane.out_of(cube)
+    other = [mirrored_photo(photo, camera, plane) for photo, camera in zip(photos, cameras, strict=True)]
+    mirrored, seen = zip(*other, strict=True)
+    both = _told_in(cube, [*photos, *mirrored], [*cameras, *seen], lifting, resolution, fine=fine)
+    left_out, met = [], []
+    for told in (alone, both):
+        solid = told.probability > 0.5
+        left_out.append(float(uncovered(solid, cube, cameras, masks, BESIDE * resolution / COARSE).mean()))
+        met.append(float(silhouette_ious(solid, cube, cameras, masks).mean()))
+    kept = left_out[1] - left_out[0] <= LEFT_OUT and met[0] - met[1] <= WORSE
+    log.info(
+        "mirror plane with normal %s: mirrored photos change what the shape leaves out of the masks from %.4f to %.4f "
+        "and how it meets them from %.3f to %.3f: they are %s",
+        np.round(plane.normal, 3).tolist(),
+        *left_out,
+        *met,
+        "kept" if kept else "left out",
+    )
+    return replace(both, mirror=plane) if kept else alone
+
+
+def _told_in(
+    cube: Cube,
+    photos: Sequence[Photo],
+    cameras: Sequence[Camera],
+    lifting: LiftingNetwork | None,
+    resolution: int,
+    *,
+    fine: bool,
+) -> KnownShape:
     hull = soft_hull(cameras, [photo.mask for photo in photos], cube, resolution)
-    said = lifted_probability(photos, cameras, cube, lifting, fine=lifting.detail is not None)
+    if lifting is None:
+        return KnownShape(cube, hull, hull, "hull")
+    said = lifted_probability(photos, cameras, cube, lifting, fine=fine)
     if resolution != len(said):
         said = upsampled(said, resolution)
-    return agreed_chance(said, hull), hull
+    return KnownShape(cube, agreed_chance(said, hull), hull, "lifting")
 
 
 def _with_depth(

@@ -17,6 +17,7 @@ from mvsam3d.errors import InvalidOption
 from mvsam3d.generation.pose import camera_from_object, placed_camera, pose_from_similarity
 from mvsam3d.geometry.cameras import resized
 from mvsam3d.geometry.hull import Cube, covering, uncovered
+from mvsam3d.geometry.mirror import MirrorPlane
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.posing.alignment import (
     Alignment,
@@ -57,10 +58,12 @@ class Placement:
     cube_from_object: Float[np.ndarray, "4 4"]  # to the frame in which the shape's cube is [-0.5, 0.5]^3
     world_from_object: Float[np.ndarray, "4 4"]  # a similarity; the object fills its frame
     cameras: tuple[Camera, ...]  # of the photos' pixels; their world is the object frame, `camera_from_world` scales
+    mirror: MirrorPlane | None = None  # in the cameras' world; see `KnownShape`
 
     def in_world(self) -> InWorld:
         """What is kept of it."""
-        return InWorld(self.world_from_object, self.alignment.agreement, self.shape.source, self.share)
+        mirror = None if self.mirror is None else np.append(self.mirror.normal, self.mirror.offset)
+        return InWorld(self.world_from_object, self.alignment.agreement, self.shape.source, self.share, mirror)
 
     def logits(self, resolution: int) -> Float[Tensor, "r r r"]:
         """Log odds of the shape on the cells of the object frame.
@@ -110,6 +113,7 @@ def placed_by_cameras(
     largest_share: float,
     depths: Sequence[Float[np.ndarray, "_ _"]] | None = None,
     fill: bool = True,
+    symmetry: bool = True,
 ) -> Placement:
     """Find the object among its cameras.
 
@@ -124,6 +128,7 @@ def placed_by_cameras(
         largest_share: of the model's log odds, see `with_model`.
         depths: one for each photo, in the cameras' units, see `depth_odds`; None: there are none.
         fill: see `with_model`.
+        symmetry: see `known_shape`.
     Raises: InvalidOption: the cameras are all on one line.
     """
     having = _of_photos(cameras, photos)
@@ -131,7 +136,7 @@ def placed_by_cameras(
     sized = {i: _moved(camera, world_from_level) for i, camera in having.items()}
     telling, masks = [sized[i] for i in views], [photos[i].mask for i in views]
     near = None if depths is None else [depths[i] for i in views]
-    shape = known_shape([photos[i] for i in views], telling, lifting, resolution, depths=near)
+    shape = known_shape([photos[i] for i in views], telling, lifting, resolution, depths=near, symmetry=symmetry)
     if upward(telling) is not None:
         shape = standing(shape, telling, masks)
     rotations = [_world_rotation(sized[i], poses[i]) for i in views]
@@ -145,7 +150,8 @@ def placed_by_cameras(
         _moved(sized[i], level_from_object) if i in sized else _moved(placed_camera(photo, pose), model_from_object)
         for i, (photo, pose) in enumerate(zip(photos, poses, strict=True))
     )
-    return Placement(shape, alignment, share, frame, world_from_level @ level_from_object, around)
+    mirror = None if shape.mirror is None else shape.mirror.moved(world_from_level)
+    return Placement(shape, alignment, share, frame, world_from_level @ level_from_object, around, mirror)
 
 
 def level_world(cameras: Sequence[Camera]) -> Float[np.ndarray, "4 4"]:
