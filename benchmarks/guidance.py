@@ -23,6 +23,7 @@ from mvsam3d.evaluation.metrics import paired_difference
 from mvsam3d.generation.steering import Steering, climbed, constant, pulled
 from mvsam3d.geometry.hull import Cube, soft_hull
 from mvsam3d.geometry.occupancy import occupancy_iou
+from mvsam3d.geometry.voxels import resampled
 from mvsam3d.io.runs import write_whole
 from mvsam3d.models.bundle import Models
 from mvsam3d.models.checkpoints import ENCODERS, checkpoint_folder, load_checkpoint, load_strictly, read_weights
@@ -30,7 +31,7 @@ from mvsam3d.models.structure_vae import StructureEncoder, grid_from_tokens, tok
 from mvsam3d.nn.precision import use_fast_exact_matmul
 from mvsam3d.options import ReconstructionConfig
 from mvsam3d.pipeline import occupancy_logits, structure_latents
-from mvsam3d.posing.known_shape import agreed_chance, lifted_probability, upsampled
+from mvsam3d.posing.known_shape import agreed_chance, lifted_probability
 
 OBJECT = Cube(np.zeros(3), 1.0)
 LIMIT = 4.0  # of the model's log odds
@@ -119,7 +120,7 @@ def known_of(models: Models, encoder: StructureEncoder, case: Case, views: int) 
         chance = hull
     else:
         said = lifted_probability(photos.photos, photos.cameras, OBJECT, models.lifting)
-        chance = agreed_chance(upsampled(said, size) if len(said) != size else said, hull)
+        chance = agreed_chance(resampled(said, size) if len(said) != size else said, hull)
     grid = torch.from_numpy(chance).float()
     latents = tokens_from_grid(encoder(grid[None, None]).mean, models.config.structure.vae.token_patch)
     return Guided(models, case, views, grid, latents)

@@ -161,9 +161,8 @@ def _world(result: Reconstruction, *, metric: bool) -> dict[str, Json] | None:
         "shape_from": result.in_world.source,
         "model_agreement": round(result.in_world.agreement, 4),
         "model_share": result.in_world.model_share,
-        "mirror_plane": None
-        if mirror is None
-        else [float(value) for value in mirror],  # normal and offset, in the cameras' world
+        # normal and offset, in the cameras' world
+        "mirror_plane": None if mirror is None else [float(value) for value in mirror],
         "metric": metric,  # if not, lengths are in the cameras' units, whatever those are
     }
 

@@ -173,10 +173,9 @@ class InWorld:
     agreement: float  # of the outlines of the model's own structure with the masks: mean IoU, in [0, 1]
     source: Literal["hull", "lifting"]  # of the shape that the cameras show
     model_share: float = 0.0  # of the model's log odds in the shape
-    mirror_plane: Float[np.ndarray, " 4"] | None = (
-        None  # unit normal n and offset d in that world, points x with n · x = d: the object is
-    )
-    # its own mirror image there as far as its outlines tell, and what no photo shows is as what lies opposite
+    # Unit normal n and offset d in that world, points x with n · x = d: the object is its own mirror image there as far as its outlines
+    # tell, and what no photo shows is as what lies opposite
+    mirror_plane: Float[np.ndarray, " 4"] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from mvsam3d.posing.known_shape import (
     known_shape,
     lifted_probability,
     tight_cube,
-    upsampled,
 )
 from mvsam3d.types import Photo
 from tests.geometry.test_hull import AROUND, RADIUS, WHERE, cameras, shadow
@@ -91,13 +90,6 @@ def test_the_tight_cube_is_around_the_cells() -> None:
     assert np.allclose(cube.centre, [1 + 5 * -0.1, 2.0, 3 + 5 * 0.1])
     assert cube.side == pytest.approx(5 * 0.4 * 1.06)
     assert tight_cube(cube, 0 * probability) is cube
-
-
-def test_finer_grids_are_interpolated() -> None:
-    """Closed form: a ramp stays a ramp between the outermost middles."""
-    ramp = np.broadcast_to(np.arange(4.0)[:, None, None], (4, 4, 4))
-    fine = upsampled(np.ascontiguousarray(ramp), 8)
-    assert np.allclose(fine[:, 0, 0], np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3))
 
 
 class Covered(LiftingNetwork):

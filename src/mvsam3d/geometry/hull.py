@@ -277,11 +277,16 @@ def _outlines(
     """Each mask and the solid's outline in it, RAY_SIDE pixels long or less, and the camera of so many pixels."""
     _check(cameras, masks)
     for camera, mask in zip(cameras, masks, strict=True):
-        zoom = min(1.0, RAY_SIDE / max(camera.width, camera.height))
-        small = resized(camera, round(camera.width * zoom), round(camera.height * zoom))
-        rows = ((np.arange(small.height) + 0.5) / small.height * camera.height).astype(int)
-        columns = ((np.arange(small.width) + 0.5) / small.width * camera.width).astype(int)
-        yield mask[rows][:, columns], silhouette(solid, cube, camera, small.width, small.height), small
+        small, shown = shrunk(camera, mask, min(1.0, RAY_SIDE / max(camera.width, camera.height)))
+        yield shown, silhouette(solid, cube, camera, small.width, small.height), small
+
+
+def shrunk(camera: Camera, mask: Mask, zoom: float) -> tuple[Camera, Mask]:
+    """A camera and its mask at so many times as many pixels along an edge, one at least; of the mask, those nearest to their middles."""
+    small = resized(camera, max(round(camera.width * zoom), 1), max(round(camera.height * zoom), 1))
+    rows = ((np.arange(small.height) + 0.5) / small.height * camera.height).astype(int)
+    columns = ((np.arange(small.width) + 0.5) / small.width * camera.width).astype(int)
+    return small, mask[rows][:, columns]
 
 
 def silhouette(

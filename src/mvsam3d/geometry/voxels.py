@@ -1,6 +1,8 @@
 """Indices of a cubic grid <-> coordinates of the object frame: cell i covers [i, i + 1) / resolution - 0.5."""
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
@@ -24,3 +26,11 @@ def lower_corners(coords: Int[Tensor, "voxel 3"], resolution: int) -> Float[Tens
 def cells(points_object: Float[Tensor, "voxel 3"], resolution: int) -> Int32[Tensor, "voxel 3"]:
     """The cell that holds each point; points outside the cube go to the nearest cell."""
     return ((points_object + 0.5) * resolution).floor().clamp(0, resolution - 1).to(torch.int32)
+
+
+def resampled(values: Float[np.ndarray, "x y z"], resolution: int) -> Float[np.ndarray, "x2 y2 z2"]:
+    """Values at the middles of cells -> at those of another grid of the same cube, trilinear."""
+    grid = torch.from_numpy(values)[None, None]
+    out = F.interpolate(grid, size=(resolution,) * 3, mode="trilinear", align_corners=False)
+    other: Float[np.ndarray, "x2 y2 z2"] = out[0, 0].numpy()
+    return other

@@ -18,9 +18,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from mvsam3d.geometry.cameras import resized
-from mvsam3d.geometry.hull import Cube, silhouette
-from mvsam3d.geometry.voxels import all_cells, centres
+from mvsam3d.geometry.hull import Cube, shrunk, silhouette
+from mvsam3d.geometry.voxels import all_cells, centres, resampled
 from mvsam3d.types import Camera
 
 TURNS = 36
@@ -122,12 +121,10 @@ def _coarse(camera: Camera, mask: Mask) -> tuple[Camera, Mask]:
     low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1
     side = float((high - low).max())
     zoom = min(1.0, OUTLINE_SIDE / (1.5 * side))
-    small = resized(camera, max(round(camera.width * zoom), 1), max(round(camera.height * zoom), 1))
-    x = ((np.arange(small.width) + 0.5) / small.width * mask.shape[1]).astype(int)
-    y = ((np.arange(small.height) + 0.5) / small.height * mask.shape[0]).astype(int)
+    small, shown = shrunk(camera, mask, zoom)
     left, top = np.maximum(((low - side / 4) * zoom).astype(int), 0)
     right, bottom = (np.ceil((high + side / 4) * zoom).astype(int) + 1).tolist()
-    part = mask[y][:, x][top:bottom, left:right]
+    part = shown[top:bottom, left:right]
     moved = small.intrinsics - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
     return Camera(moved, small.camera_from_world, part.shape[1], part.shape[0]), part
 
@@ -222,7 +219,7 @@ class _Score:
     def __init__(self, structure: np.ndarray, probability: np.ndarray, cube: Cube) -> None:
         self.cube, self.box = cube, SolidBox(probability)
         self.grid = torch.from_numpy(probability).float()
-        self.structure = _resized(torch.from_numpy(structure).float(), COARSE)
+        self.structure = torch.from_numpy(resampled(structure, COARSE)).float()
         self.places = centres(all_cells(COARSE), COARSE)
 
     def world_from_model(self, rotation: Float[np.ndarray, "3 3"], size: float) -> Similarity:
@@ -274,7 +271,3 @@ def in_object_frame(
     """A cube's grid on the cells of the object frame, or of any other; 0 outside."""
     places = centres(all_cells(resolution), resolution)
     return sampled_in(torch.from_numpy(probability).float(), cube_from_object, places).view(*(resolution,) * 3)
-
-
-def _resized(grid: Float[Tensor, "x y z"], resolution: int) -> Float[Tensor, "r r r"]:
-    return F.interpolate(grid[None, None], size=(resolution,) * 3, mode="trilinear", align_corners=False)[0, 0]

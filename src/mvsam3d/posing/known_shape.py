@@ -11,7 +11,6 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from mvsam3d.geometry.hull import (
     uncovered,
 )
 from mvsam3d.geometry.mirror import MirrorPlane, mirrored_photo
+from mvsam3d.geometry.voxels import resampled
 from mvsam3d.models.lifted_views import LiftedViews
 from mvsam3d.models.lifting import LiftingNetwork
 from mvsam3d.posing.symmetry import mirror_plane
@@ -63,9 +63,8 @@ class KnownShape:
     probability: Float[np.ndarray, "x y z"]
     hull: Float[np.ndarray, "x y z"]  # that it is inside every outline
     source: Literal["hull", "lifting"]
-    mirror: MirrorPlane | None = (
-        None  # in that world: the object is its own mirror image, so photos were seen mirrored as well
-    )
+    # In that world: the object is its own mirror image, so photos were seen mirrored as well
+    mirror: MirrorPlane | None = None
 
 
 def known_shape(
@@ -162,7 +161,7 @@ def _told_in(
         return KnownShape(cube, hull, hull, "hull")
     said = lifted_probability(photos, cameras, cube, lifting, fine=fine)
     if resolution != len(said):
-        said = upsampled(said, resolution)
+        said = resampled(said, resolution)
     return KnownShape(cube, agreed_chance(said, hull), hull, "lifting")
 
 
@@ -258,11 +257,3 @@ def _shrunk(
     mask = cv2.resize(photo.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
     shrink = np.diag([width / w, height / h, 1.0])
     return rgb, mask, Camera(shrink @ camera_cube.intrinsics, matrix, width, height)
-
-
-def upsampled(values: Float[np.ndarray, "x y z"], resolution: int) -> Float[np.ndarray, "x2 y2 z2"]:
-    """Values at the middles of cells -> at those of another grid of the same cube, trilinear."""
-    grid = torch.from_numpy(values)[None, None]
-    out = F.interpolate(grid, size=(resolution,) * 3, mode="trilinear", align_corners=False)
-    finer: Float[np.ndarray, "x2 y2 z2"] = out[0, 0].numpy()
-    return finer

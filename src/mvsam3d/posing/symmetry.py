@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mvsam3d.geometry.cameras import resized
-from mvsam3d.geometry.hull import Cube, carved, uncovered
+from mvsam3d.geometry.hull import Cube, carved, shrunk, uncovered
 from mvsam3d.geometry.mirror import MirrorPlane
-from mvsam3d.geometry.voxels import all_cells, centres
+from mvsam3d.geometry.voxels import all_cells, centres, resampled
 from mvsam3d.posing.alignment import sampled_in
 from mvsam3d.types import Camera
 
@@ -81,8 +80,7 @@ def mirror_plane(
         masks: of the photos.
     """
     small = [_small(camera, mask) for camera, mask in zip(cameras, masks, strict=True)]
-    grid = torch.from_numpy(chance).float()[None, None]
-    smaller = torch.nn.functional.interpolate(grid, size=(CELLS,) * 3, mode="trilinear", align_corners=False)[0, 0]
+    smaller = torch.from_numpy(resampled(chance, CELLS)).float()
     hull = torch.from_numpy(carved(cameras, masks, cube, CELLS)).float()
     placed = tuple(camera for camera, _ in small)
     judge = _Judge(smaller, hull, cube, placed, tuple(mask for _, mask in small), centres(all_cells(CELLS), CELLS))
@@ -140,7 +138,4 @@ def _steps(normal: Float[np.ndarray, " 3"], step: float) -> list[tuple[Float[np.
 def _small(camera: Camera, mask: Bool[np.ndarray, "h w"]) -> tuple[Camera, Bool[np.ndarray, "h2 w2"]]:
     """A camera and its mask with SIDE pixels along what is masked, or as many as there are."""
     zoom = min(1.0, SIDE / max(np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (0, 1)))
-    width, height = max(round(camera.width * zoom), 1), max(round(camera.height * zoom), 1)
-    rows = ((np.arange(height) + 0.5) / height * camera.height).astype(int)
-    columns = ((np.arange(width) + 0.5) / width * camera.width).astype(int)
-    return resized(camera, width, height), mask[rows][:, columns]
+    return shrunk(camera, mask, zoom)
