@@ -40,7 +40,7 @@ from mvsam3d.jobs import (
 )
 from mvsam3d.models.checkpoints import Checkpoint, checkpoint_folder, open_checkpoint
 from mvsam3d.models.config import SMALL
-from mvsam3d.results import RunFacts, metres_per_unit
+from mvsam3d.results import RunFacts, metres_per_unit, odd_views
 from mvsam3d.training.objects import look_at
 from mvsam3d.types import Camera, GaussianCloud, InWorld, Mesh, Photo, Reconstruction, Voxels
 from tests.toy_scene import SIDE, write_depth, write_photos
@@ -199,6 +199,36 @@ def test_cameras_that_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "01245"
     )  # cameras then say what is seen, so each view needs one
     assert [view["name"] for view in report["skipped_views"]] == ["3"]
+
+
+def test_a_view_that_the_result_does_not_explain_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One photo mirrored, its camera as it was: the outlines of the others do not tell that from a mask that is a little off."""
+    scene = write_photos(tmp_path / "scene", "object", count=6)
+    known, _ = toy_views()
+    lenses = known.intrinsics.astype(np.float64)
+    lenses[:, :2, 2] += 0.5  # from the pixels' corners
+    last = np.array([[0, 0, 0, 1.0]])
+    cameras = {
+        str(i): Camera(lenses[i], np.concatenate([known.camera_from_world[i].astype(np.float64), last]), SIDE, SIDE)
+        for i in range(6)
+    }
+    found = SimpleNamespace(cameras=cameras, lines=lambda: [])
+    monkeypatch.setattr("mvsam3d.perception.structure_from_motion.find_cameras", lambda photos: found)
+    said = "the result meets its mask by"
+    run_job(Job(scene, tmp_path / "right", cameras="auto"))
+    assert said not in (tmp_path / "right" / "inference.log").read_text()
+    for path in (scene / "3.jpg", scene / "masks" / "object" / "3.png"):
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    report = run_job(Job(scene, tmp_path / "mirrored", cameras="auto"))
+    assert re.findall(f"view (.): {said}", (tmp_path / "mirrored" / "inference.log").read_text()) == ["3"]
+    assert report["views"][3]["silhouette_iou"] < min(report["views"][i]["silhouette_iou"] for i in (0, 1, 2, 4, 5))
+
+
+def test_odd_views() -> None:
+    """Closed form: well below the middle, where that is high; the views of a result that explains none well are not named one by one."""
+    assert odd_views([0.98, 0.9, 0.97, 0.94]) == (1,)
+    assert odd_views([0.7, 0.5, 0.72]) == ()
+    assert odd_views([0.95]) == ()
 
 
 def test_no_camera_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

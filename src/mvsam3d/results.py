@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import resource
 import sys
@@ -26,6 +27,8 @@ from mvsam3d.rendering.preview import preview
 from mvsam3d.rendering.silhouettes import silhouette_iou
 from mvsam3d.types import Camera, Photo, Reconstruction
 
+log = logging.getLogger(__name__)
+
 MATRICES = {
     "glb_from_object": GLB_FROM_OBJECT,
     "camera_from_p3d_camera": P3D_FROM_CAMERA,
@@ -33,6 +36,8 @@ MATRICES = {
 Format = Literal["gaussian", "mesh"]
 FORMATS: tuple[Format, ...] = ("gaussian", "mesh")
 PACKAGES = ("mvsam3d", "torch", "numpy", "numba", "trimesh")
+WELL_MET = 0.85  # silhouette IoU, in the middle, of views among which
+ODD = 0.05  # less is odd for one of them
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,28 @@ def write_results(
     cameras = cameras_of(photos, result)
     sheet = preview(photos, result.mesh, result.gaussians, cameras, coverage=result.coverage)
     Image.fromarray(sheet).save(folder.path("preview.png"), optimize=False)
-    report = _report(photos, result, cameras, facts)
+    met = [silhouette_iou(photo, result.mesh, camera) for photo, camera in zip(photos, cameras, strict=True)]
+    for i in odd_views(met):
+        log.warning(
+            "view %s: the result meets its mask by %.2f, those of the views by %.2f in the middle: is the photo mirrored, or of "
+            "something else, or its camera or mask off? preview.png shows it",
+            photos[i].name,
+            met[i],
+            np.median(met),
+        )
+    report = _report(photos, result, cameras, met, facts)
     folder.write_json("report.json", report)
     return report
+
+
+def odd_views(met: Sequence[float]) -> tuple[int, ...]:
+    """Views whose masks a result meets much less than those of most, where it meets those well.
+
+    Args:
+        met: silhouette IoU of each view.
+    """
+    middle = float(np.median(met))
+    return tuple(i for i, iou in enumerate(met) if middle >= WELL_MET and iou < middle - ODD)
 
 
 def metres_per_unit(result: Reconstruction, facts: RunFacts) -> float | None:
@@ -96,17 +120,17 @@ def cameras_of(photos: Sequence[Photo], result: Reconstruction) -> list[Camera]:
 
 
 def _report(
-    photos: Sequence[Photo], result: Reconstruction, cameras: Sequence[Camera], facts: RunFacts
+    photos: Sequence[Photo], result: Reconstruction, cameras: Sequence[Camera], met: Sequence[float], facts: RunFacts
 ) -> dict[str, Json]:
     views: list[Json] = [
         {
             "name": photo.name,
-            "silhouette_iou": round(silhouette_iou(photo, result.mesh, camera), 4),
+            "silhouette_iou": round(iou, 4),
             "camera_from_object": _matrix(camera.camera_from_world),
             "intrinsics": _matrix(camera.intrinsics),
             "crop_box": list(view.crop_box),
         }
-        for photo, view, camera in zip(photos, result.views, cameras, strict=True)
+        for photo, view, camera, iou in zip(photos, result.views, cameras, met, strict=True)
     ]
     return {
         "seed": facts.seed,
