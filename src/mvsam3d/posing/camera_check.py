@@ -25,6 +25,10 @@ FITS = 0.8  # least part of a mask that the hull covers; right cameras reach .98
 MIRRORED_FITS = 0.97  # what a right view reaches, so that an object like its mirror image is not suspected
 SURE = 0.97  # where all reach this, no view is wrong
 GAIN = 0.03  # of the mean part that the other views win without a wrong one: one 40 degrees off costs them that, a right one nothing
+# Less is enough among many views if all that was amiss goes with one: so do wrong cameras by which the others lose little
+SMALL_GAIN = 0.01
+EXPLAINED = 0.8  # of what the others were not covered
+MANY_VIEWS = 6
 LEAST_VIEWS = 4  # that tell a wrong one among them
 
 Mask = Bool[np.ndarray, "_ _"]
@@ -91,13 +95,16 @@ def coarse_agreement(masks: Sequence[Mask], cameras: Sequence[Camera]) -> Float[
 
 def _wrong_view(masks: Sequence[Mask], cameras: Sequence[Camera], agreement: Float[np.ndarray, " view"]) -> int | None:
     """The view without which the others are covered much better, and well; None if there is none."""
-    gains = []
+    found: list[tuple[float, bool]] = []
     for left_out in range(len(masks)):
         rest = [i for i in range(len(masks)) if i != left_out]
         without = coarse_agreement([masks[i] for i in rest], [cameras[i] for i in rest])
-        gains.append(float(without.mean() - agreement[rest].mean()) if without.min() >= FITS else -1.0)
-    wrong = int(np.argmax(gains))
-    return wrong if gains[wrong] >= GAIN else None
+        gain, amiss = float(without.mean() - agreement[rest].mean()), float(1 - agreement[rest].mean())
+        mended = len(masks) >= MANY_VIEWS and without.min() >= SURE and gain >= max(SMALL_GAIN, EXPLAINED * amiss)
+        found.append((gain if without.min() >= FITS else -1.0, mended))
+    wrong = max(range(len(masks)), key=lambda i: found[i][0])
+    gain, mended = found[wrong]
+    return wrong if gain >= GAIN or mended else None
 
 
 def _fits_mirrored(masks: Sequence[Mask], cameras: Sequence[Camera], view: int) -> bool:
