@@ -27,7 +27,7 @@ class MirrorPlane:
 
     def out_of(self, cube: Cube) -> MirrorPlane:
         """The plane in the cube's world, where this one is in the frame in which the cube is [-0.5, 0.5]^3."""
-        return MirrorPlane(self.normal, float(cube.side * self.offset + self.normal @ cube.centre))
+        return self.moved(cube.world_from_cube())
 
     def moved(self, target_from_source: Float[np.ndarray, "4 4"]) -> MirrorPlane:
         """The plane in another frame, by a similarity."""

@@ -99,8 +99,10 @@ def _wrong_view(masks: Sequence[Mask], cameras: Sequence[Camera], agreement: Flo
     for left_out in range(len(masks)):
         rest = [i for i in range(len(masks)) if i != left_out]
         without = coarse_agreement([masks[i] for i in rest], [cameras[i] for i in rest])
-        gain, amiss = float(without.mean() - agreement[rest].mean()), float(1 - agreement[rest].mean())
-        mended = len(masks) >= MANY_VIEWS and without.min() >= SURE and gain >= max(SMALL_GAIN, EXPLAINED * amiss)
+        before = float(agreement[rest].mean())
+        gain = float(without.mean()) - before
+        enough = max(SMALL_GAIN, EXPLAINED * (1 - before))
+        mended = len(masks) >= MANY_VIEWS and without.min() >= SURE and gain >= enough
         found.append((gain if without.min() >= FITS else -1.0, mended))
     wrong = max(range(len(masks)), key=lambda i: found[i][0])
     gain, mended = found[wrong]

@@ -118,7 +118,17 @@ def told_in(
         fine: on the grid of the network's detail network.
         symmetry: look for that.
     """
-    alone = _told_in(cube, photos, cameras, lifting, resolution, fine=fine)
+
+    def told_by(photos: Sequence[Photo], cameras: Sequence[Camera]) -> KnownShape:
+        hull = soft_hull(cameras, [photo.mask for photo in photos], cube, resolution)
+        if lifting is None:
+            return KnownShape(cube, hull, hull, "hull")
+        said = lifted_probability(photos, cameras, cube, lifting, fine=fine)
+        if resolution != len(said):
+            said = resampled(said, resolution)
+        return KnownShape(cube, agreed_chance(said, hull), hull, "lifting")
+
+    alone = told_by(photos, cameras)
     if not symmetry or lifting is None or not 2 <= len(photos) <= MOST_MIRRORED:
         return alone
     masks = [photo.mask for photo in photos]
@@ -129,7 +139,7 @@ def told_in(
     plane = plane.out_of(cube)
     other = [mirrored_photo(photo, camera, plane) for photo, camera in zip(photos, cameras, strict=True)]
     mirrored, seen = zip(*other, strict=True)
-    both = _told_in(cube, [*photos, *mirrored], [*cameras, *seen], lifting, resolution, fine=fine)
+    both = told_by([*photos, *mirrored], [*cameras, *seen])
     left_out, met = [], []
     for told in (alone, both):
         solid = told.probability > 0.5
@@ -145,24 +155,6 @@ def told_in(
         "kept" if kept else "left out",
     )
     return replace(both, mirror=plane) if kept else alone
-
-
-def _told_in(
-    cube: Cube,
-    photos: Sequence[Photo],
-    cameras: Sequence[Camera],
-    lifting: LiftingNetwork | None,
-    resolution: int,
-    *,
-    fine: bool,
-) -> KnownShape:
-    hull = soft_hull(cameras, [photo.mask for photo in photos], cube, resolution)
-    if lifting is None:
-        return KnownShape(cube, hull, hull, "hull")
-    said = lifted_probability(photos, cameras, cube, lifting, fine=fine)
-    if resolution != len(said):
-        said = resampled(said, resolution)
-    return KnownShape(cube, agreed_chance(said, hull), hull, "lifting")
 
 
 def _with_depth(
